@@ -1,0 +1,1 @@
+"""Makes a Plan real, and takes it away again."""

@@ -1,0 +1,41 @@
+"""What a runtime is to the engine: the few things that differ between containers and namespaces.
+
+A runtime makes nodes without network (their own network namespace with only `lo`), with their limits applied, and gives back the pid of
+each node's first process and its cgroup folders. Links, addresses, switches and programs of nodes are the engine's business, the same
+for each runtime. Everything that a runtime makes carries the testbed's name, so that `remove` finds exactly that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from topology.errors import Problem
+from topology.inventory import NodeFacts
+from topology.plan import Plan, PlannedNode
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(step, done, total), from any thread."""
+
+
+class Runtime(Protocol):
+    """Implemented by `docker_runtime.DockerRuntime` and `namespace_runtime.NamespaceRuntime`."""
+
+    name: str
+
+    def check(self, plan: Plan) -> list[Problem]:
+        """What stands against raising this plan here (daemon not running, image missing, ...), each with what to type next."""
+        ...
+
+    def create(self, plan: Plan, nodes: Sequence[PlannedNode], progress: Progress) -> dict[str, NodeFacts]:
+        """Make and start the nodes, in parallel with bounded workers. Raises TopologyError naming the node that failed."""
+        ...
+
+    def starts_programs(self) -> bool:
+        """True where a node's program is its container's command, so that nobody else has to start it."""
+        ...
+
+    def remove(self, testbed: str, state: Path, progress: Progress) -> list[str]:
+        """Remove all nodes of that testbed, also half-made ones, also twice; gives back the names of what was removed."""
+        ...

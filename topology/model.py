@@ -1,0 +1,204 @@
+"""What a user writes: the testbed file, strictly typed. Takes plain data, gives a `Testbed`; no I/O but reading the file.
+
+Cross references (does the link's node exist?) are checked in `topology.plan`, which sees preset and file together.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from topology.errors import Problem, TestbedProblems
+from topology.units import parse_fraction, parse_rate, parse_size, parse_time
+
+Rate = Annotated[int, BeforeValidator(parse_rate)]
+Time = Annotated[float, BeforeValidator(parse_time)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+Share = Annotated[float, BeforeValidator(parse_fraction)]
+
+NODE_NAME = r"^[A-Za-z][A-Za-z0-9._-]{0,30}$"
+TESTBED_NAME = r"^[a-z][a-z0-9-]{0,30}$"
+
+Role = Literal[
+    "client", "server", "mlfo-edge", "mlfo-central", "prometheus", "traffic-server", "traffic-client", "host"
+]
+RuntimeKind = Literal["docker", "namespace"]
+Unsupported = Literal["delay", "jitter", "loss", "duplicate", "corrupt", "reorder"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Shaping(_Strict):
+    """What one direction of a link does to packets; a key that is left out does nothing."""
+
+    rate: Rate | None = None
+    delay: Time | None = None
+    jitter: Time | None = None
+    loss: Share | None = None
+    duplicate: Share | None = None
+    corrupt: Share | None = None
+    reorder: Share | None = None
+    queue_packets: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+
+class Limits(_Strict):
+    """Processor and memory of a node: `cpu` in cores, `memory` as a size, `cpuset` in kernel notation ("0-1,3")."""
+
+    cpu: Annotated[float, Field(gt=0, le=1024, strict=False)] | None = None
+    memory: Size | None = None
+    cpuset: Annotated[str, Field(pattern=r"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$")] | None = None
+
+
+class Node(Limits):
+    """A container or a set of namespaces with one interface in the emulated network."""
+
+    name: Annotated[str, Field(pattern=NODE_NAME)]
+    role: Role = "host"
+    address: Annotated[IPv4Address, Field(strict=False)] | None = None
+    image: str | None = None
+    command: list[str] | None = None
+    environment: dict[str, str] = Field(default_factory=dict)
+
+
+class Switch(_Strict):
+    """An OpenFlow switch; `datapath_id` is given by order where it is left out."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,12}$")]
+    datapath_id: Annotated[int, Field(ge=1, lt=2**48)] | None = None
+
+
+class Link(Shaping):
+    """A link between a node and a switch or between two switches.
+
+    Keys of `Shaping` on the link itself hold for both directions; `up` (from `a` to `b`) and `down` (from `b` to `a`) replace them key by key.
+    """
+
+    a: str
+    b: str
+    up: Shaping | None = None
+    down: Shaping | None = None
+
+
+class Cohort(_Strict):
+    """The clients that one FL server serves."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$")]
+    server: str
+    clients: Annotated[list[str], Field(min_length=1)]
+
+
+class Publish(_Strict):
+    """A port of a node that the host reaches at 127.0.0.1."""
+
+    node: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+    host_port: Annotated[int, Field(ge=1, le=65535)]
+
+
+class Controller(_Strict):
+    """Who steers the switches: our own controller, or none (each switch learns addresses by itself)."""
+
+    kind: Literal["builtin", "none"] = "builtin"
+    rest_host_port: Annotated[int, Field(ge=1, le=65535)] = 8080
+
+
+class Preset(_Strict):
+    """A ready-made topology; its nodes, switches and links are added to those of the file."""
+
+    kind: Literal["factory-satellite"] = "factory-satellite"
+    cohorts: Annotated[int, Field(ge=1, le=2000)] = 3
+    clients: Annotated[int, Field(ge=1, le=20000)] = 50
+    campuses: Annotated[int, Field(ge=1, le=200)] = 5
+
+
+class Testbed(_Strict):
+    """The whole file."""
+
+    __test__ = False
+
+    name: Annotated[str, Field(pattern=TESTBED_NAME)]
+    runtime: RuntimeKind = "docker"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    address_pool: Annotated[IPv4Network, Field(strict=False)] = IPv4Network("10.0.0.0/16")
+    management_pool: Annotated[IPv4Network, Field(strict=False)] | None = None
+    container_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]{0,20}$")] = "mn."
+    image: str = "cohortnet/node:latest"
+    preset: Preset | None = None
+    limits: dict[Role, Limits] = Field(default_factory=dict)
+    nodes: list[Node] = Field(default_factory=list)
+    switches: list[Switch] = Field(default_factory=list)
+    links: list[Link] = Field(default_factory=list)
+    cohorts: list[Cohort] = Field(default_factory=list)
+    publish: list[Publish] | None = None
+    controller: Controller = Field(default_factory=Controller)
+    allow_unsupported: list[Unsupported] = Field(default_factory=list)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
+    return text
+
+
+_CODES = {"extra_forbidden": "unknown-key", "missing": "missing-key", "value_error": "bad-value"}
+
+
+def _problem(error: Any, data: Any) -> Problem:
+    path = _path(tuple(error["loc"]))
+    code = _CODES.get(error["type"], "wrong-type" if error["type"].endswith("_type") else "bad-value")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    hint = ""
+    if code == "unknown-key":
+        message = f"the key {error['loc'][-1]!r} is not known here"
+        hint = "`cohortnet validate --help` and docs/topologies.md list the keys"
+    elif code == "missing-key":
+        message = f"the key {error['loc'][-1]!r} is missing"
+    elif error["type"] != "value_error":
+        message = f"{error['input']!r}: {message[0].lower()}{message[1:]}"
+    return Problem(path, code, message, hint)
+
+
+def parse_testbed(data: Any) -> Testbed:
+    """Plain data (from YAML or JSON) as a Testbed.
+
+    Raises:
+        TestbedProblems: with every problem found.
+    """
+    if not isinstance(data, dict):
+        raise TestbedProblems([Problem("", "wrong-type", f"a testbed is a mapping of keys, found {type(data).__name__}",
+                                       "start with `name: my-testbed`")])  # fmt: skip
+    try:
+        return Testbed.model_validate(data)
+    except ValidationError as error:
+        raise TestbedProblems([_problem(item, data) for item in error.errors()]) from None
+
+
+def load_testbed(path: Path) -> Testbed:
+    """Read a testbed file (YAML by the safe loader; at most 8 MiB).
+
+    Raises:
+        TestbedProblems: where the file cannot be read, is not YAML, or is no valid testbed.
+    """
+    try:
+        if path.stat().st_size > 8 * 2**20:
+            raise TestbedProblems([Problem(str(path), "too-large", "a testbed file has at most 8 MiB")])
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TestbedProblems(
+            [Problem(str(path), "unreadable", f"cannot be read: {error.strerror}")]
+        ) from None
+    except UnicodeDecodeError:
+        raise TestbedProblems([Problem(str(path), "not-text", "is not UTF-8 text")]) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or "syntax error"
+        raise TestbedProblems([Problem(str(path), "not-yaml", f"is not YAML{where}: {reason}")]) from None
+    return parse_testbed(data)

@@ -1,0 +1,211 @@
+"""What will be built: every name, address, MAC, datapath id, port number and path resolved. Types only; pure data.
+
+`topology.planning` makes a Plan from a Testbed, `topology.engine` makes it real, `topology.inventory` writes down what exists.
+Units are SI: bit/s, seconds, bytes, fractions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+STATE_ROOT = Path("/run/cohortnet")
+"""Every testbed has its folder below this one."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One direction of a link. A rate of None is unlimited; a queue of None follows from rate and delay."""
+
+    rate_bps: int | None = None
+    delay_s: float = 0.0
+    jitter_s: float = 0.0
+    loss: float = 0.0
+    duplicate: float = 0.0
+    corrupt: float = 0.0
+    reorder: float = 0.0
+    queue_packets: int | None = None
+
+    def needs_netem(self) -> tuple[str, ...]:
+        """The properties of this shape that only the kernel's netem can do, by their names in a testbed file."""
+        values = {
+            "delay": self.delay_s, "jitter": self.jitter_s, "loss": self.loss, "duplicate": self.duplicate,
+            "corrupt": self.corrupt, "reorder": self.reorder,
+        }  # fmt: skip
+        return tuple(name for name, value in values.items() if value)
+
+
+@dataclass(frozen=True)
+class PlannedNode:
+    """A node: its name, its one interface in the emulated network, its limits and what it runs.
+
+    `cpu` in cores, `memory_bytes` in bytes, None is unlimited. `program` is started once the testbed is up ("python" stands for the
+    runtime's interpreter). `container` is the name that the Docker runtime gives.
+    """
+
+    name: str
+    role: str
+    cohort: str | None
+    address: str
+    prefix_length: int
+    mac: str
+    interface: str
+    management_address: str
+    management_interface: str
+    switch: str
+    switch_port: int
+    cpu: float | None
+    memory_bytes: int | None
+    cpuset: str | None
+    image: str
+    container: str
+    program: tuple[str, ...] | None
+    environment: dict[str, str]
+    state: str
+
+    @property
+    def log(self) -> str:
+        """Where the output of the node's program goes (namespace runtime)."""
+        return f"{self.state}/program.log"
+
+
+@dataclass(frozen=True)
+class PlannedPort:
+    """A port of a switch: `name` is the real name (the alias), `interface` the name in the core namespace."""
+
+    number: int
+    name: str
+    interface: str
+    peer_kind: str
+    peer: str
+    peer_port: int | None
+
+
+@dataclass(frozen=True)
+class PlannedSwitch:
+    """A switch; `bridge` is its name in the testbed's own Open vSwitch."""
+
+    name: str
+    datapath_id: int
+    bridge: str
+    ports: tuple[PlannedPort, ...]
+
+
+@dataclass(frozen=True)
+class PlannedLink:
+    """A link. Ends are node or switch names; a port is None at a node's end. Interfaces are those of the two ends."""
+
+    name: str
+    a: str
+    b: str
+    a_port: int | None
+    b_port: int | None
+    a_interface: str
+    b_interface: str
+    a_to_b: Shape
+    b_to_a: Shape
+
+
+@dataclass(frozen=True)
+class PlannedCohort:
+    """The clients that one server serves, in the order of their partition ids."""
+
+    name: str
+    server: str
+    clients: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PublishedPort:
+    """A port that the host reaches at `host`:`host_port`; a node of None is the core namespace (the controller)."""
+
+    node: str | None
+    port: int
+    host: str
+    host_port: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole testbed, ready to be made."""
+
+    testbed: str
+    runtime: str
+    seed: int
+    address_pool: str
+    management: str
+    management_host: str
+    host_interface: str
+    core_namespace: str
+    controller: str
+    nodes: tuple[PlannedNode, ...]
+    switches: tuple[PlannedSwitch, ...]
+    links: tuple[PlannedLink, ...]
+    cohorts: tuple[PlannedCohort, ...]
+    published: tuple[PublishedPort, ...]
+    allow_unsupported: tuple[str, ...]
+
+    @property
+    def state(self) -> Path:
+        """The testbed's own folder, readable by root only."""
+        return STATE_ROOT / self.testbed
+
+    @property
+    def shared(self) -> Path:
+        """What nodes may read (the inventory, the spawner's socket)."""
+        return self.state / "shared"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the testbed's daemons."""
+        return self.state / "logs"
+
+    @property
+    def inventory(self) -> Path:
+        """Where the inventory is written."""
+        return self.shared / "inventory.json"
+
+    @property
+    def spawner(self) -> Path:
+        """The spawner's socket (namespace runtime)."""
+        return self.shared / "spawner.sock"
+
+    def node(self, name: str) -> PlannedNode:
+        """The node of that name. Raises KeyError."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    def needs_netem(self) -> dict[str, list[str]]:
+        """Property (delay, loss, ...) -> names of the links that ask for it."""
+        needed: dict[str, list[str]] = {}
+        for link in self.links:
+            for name in dict.fromkeys(link.a_to_b.needs_netem() + link.b_to_a.needs_netem()):
+                needed.setdefault(name, []).append(link.name)
+        return needed
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+
+def plan_from_dict(data: dict[str, Any]) -> Plan:
+    """A Plan from what `Plan.as_dict` gave (after a round through JSON). Raises KeyError or TypeError on other data."""
+    switches = tuple(
+        PlannedSwitch(**{**item, "ports": tuple(PlannedPort(**port) for port in item["ports"])})
+        for item in data["switches"]
+    )
+    nodes = tuple(
+        PlannedNode(**{**item, "program": None if item["program"] is None else tuple(item["program"])})
+        for item in data["nodes"]
+    )
+    links = tuple(
+        PlannedLink(**{**item, "a_to_b": Shape(**item["a_to_b"]), "b_to_a": Shape(**item["b_to_a"])})
+        for item in data["links"]
+    )
+    cohorts = tuple(PlannedCohort(**{**item, "clients": tuple(item["clients"])}) for item in data["cohorts"])
+    published = tuple(PublishedPort(**item) for item in data["published"])
+    lists = {"nodes": nodes, "switches": switches, "links": links, "cohorts": cohorts, "published": published}
+    return Plan(**{**data, **lists, "allow_unsupported": tuple(data["allow_unsupported"])})
