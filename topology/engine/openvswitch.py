@@ -98,7 +98,9 @@ def first_row(tso: bool) -> dict[str, Any]:
 
 def bridge_operations(plan: Plan, datapath: str) -> list[dict[str, Any]]:
     """One transaction for all bridges, ports and controllers; `datapath` is `netdev` or `system`. Pure."""
-    operations: list[dict[str, Any]] = []
+    # Without it vswitchd deletes, at each of its starts, whatever queueing discipline it finds on a port.
+    noop = {"op": "insert", "table": "QoS", "uuid-name": "noop", "row": {"type": "linux-noop"}}
+    operations: list[dict[str, Any]] = [noop]
     bridges: list[list[str]] = []
     for number, switch in enumerate(plan.switches):
         ports: list[list[str]] = []
@@ -111,10 +113,10 @@ def bridge_operations(plan: Plan, datapath: str) -> list[dict[str, Any]]:
             else:
                 row["ofport_request"] = port_number
             operations.append({"op": "insert", "table": "Interface", "uuid-name": f"i{number}_{position}", "row": row})
-            operations.append({
-                "op": "insert", "table": "Port", "uuid-name": f"p{number}_{position}",
-                "row": {"name": interface, "interfaces": ["named-uuid", f"i{number}_{position}"]},
-            })  # fmt: skip
+            port_row: dict[str, Any] = {"name": interface, "interfaces": ["named-uuid", f"i{number}_{position}"]}
+            if port_number is not None:
+                port_row["qos"] = ["named-uuid", "noop"]
+            operations.append({"op": "insert", "table": "Port", "uuid-name": f"p{number}_{position}", "row": port_row})
             ports.append(["named-uuid", f"p{number}_{position}"])
         row = {
             "name": switch.bridge, "datapath_type": datapath, "ports": ["set", ports],
