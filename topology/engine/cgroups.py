@@ -154,14 +154,24 @@ def make_node(
     return tuple(folders)
 
 
-def _folders(testbed: str) -> list[Path]:
-    """All groups of the testbed, the deepest first."""
-    found: list[Path] = []
+def _folders(testbed: str, below: str = "") -> list[str]:
+    """All groups of the testbed (or of `core` or `nodes` below it), the deepest first."""
+    found: list[str] = []
     for hierarchy in hierarchies():
-        top = hierarchy.folder / ROOT / testbed
-        for folder, _, _ in os.walk(top, topdown=False):
-            found.append(Path(folder))
+        _walk(f"{hierarchy.folder}/{ROOT}/{testbed}/{below}".rstrip("/"), found)
     return found
+
+
+def _walk(folder: str, found: list[str]) -> None:
+    # Not os.walk: a group has dozens of files, and the kind of each is known without asking for it.
+    try:
+        with os.scandir(folder) as entries:
+            children = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return
+    for child in children:
+        _walk(child, found)
+    found.append(folder)
 
 
 def exists(testbed: str) -> bool:
@@ -181,11 +191,9 @@ def testbeds() -> set[str]:
 def members(testbed: str, below: str = "") -> set[int]:
     """The processes in the testbed's groups (or in those below `below`, such as `core`), zombies left out."""
     pids: set[int] = set()
-    for folder in _folders(testbed):
-        if below and below not in folder.parts[folder.parts.index(ROOT) + 2 :]:
-            continue
-        with contextlib.suppress(OSError):
-            pids |= {int(pid) for pid in (folder / "cgroup.procs").read_text(encoding="ascii").split()}
+    for folder in _folders(testbed, below):
+        with contextlib.suppress(OSError), open(f"{folder}/cgroup.procs", encoding="ascii") as file:
+            pids |= {int(pid) for pid in file.read().split()}
     pids.discard(os.getpid())
     pids.discard(0)  # a process of another PID namespace
     return {pid for pid in pids if not _is_zombie(pid)}
@@ -238,11 +246,11 @@ def remove(testbed: str, *, deadline_s: float = 5.0) -> list[str]:
         left = []
         for folder in _folders(testbed):
             try:
-                folder.rmdir()
+                os.rmdir(folder)
             except FileNotFoundError:
                 continue
             except OSError:
-                left.append(str(folder))
+                left.append(folder)
         if not left or time.monotonic() > deadline:
             break
         time.sleep(pause)

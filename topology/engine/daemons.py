@@ -93,7 +93,9 @@ def wait_for_controller(
             progress("flows", total - len(missing), total)
             if not missing:
                 return
-            last = f"no flows yet in {', '.join(missing[:5])}" + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+            last = f"no flows yet in {', '.join(missing[:5])}" + (
+                f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            )
         except (OSError, ValueError) as error:
             last = f"its REST: {error}"
         if time.monotonic() > deadline:

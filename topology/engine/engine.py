@@ -273,7 +273,9 @@ def list_testbeds() -> list[Summary]:
         plan = known.plan
         whole = namespaces.exists(plan.core_namespace) and openvswitch.vswitchd_pid(plan) in cgroups.members(name)
         alive = Path(f"/proc/{known.pid}").exists()
-        status = "up" if known.phase == "up" and whole else "raising" if known.phase == "raising" and alive else "broken"
+        status = (
+            "up" if known.phase == "up" and whole else "raising" if known.phase == "raising" and alive else "broken"
+        )
         published = tuple(f"{p.host}:{p.host_port}->{p.node or 'controller'}:{p.port}" for p in plan.published)
         summaries.append(
             Summary(name, status, plan.runtime, len(plan.nodes), len(plan.switches), known.started, published)

@@ -47,5 +47,8 @@ def execute(
         process.wait()
         raise
     return subprocess.CompletedProcess(
-        list(argv), process.returncode, (output or b"").decode(errors="replace"), (errors or b"").decode(errors="replace")
+        list(argv),
+        process.returncode,
+        (output or b"").decode(errors="replace"),
+        (errors or b"").decode(errors="replace"),
     )

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ def core_batch(plan: Plan, pids: Mapping[str, int], host_namespace_fd: int) -> n
     index = _SWITCH_BASE
     for link in plan.links:
         if link.a in nodes or link.b in nodes:
-            node, interface = (nodes[link.a], link.b_interface) if link.a in nodes else (nodes[link.b], link.a_interface)
+            node, interface = (
+                (nodes[link.a], link.b_interface) if link.a in nodes else (nodes[link.b], link.a_interface)
+            )
             peer = netlink.Peer(node.interface, node.mac, NODE_INDEX, pids[node.name])
             batch.veth(interface, peer, index=index)
             batch.change(f"link {link.name}", index=index, alias=real[interface])
@@ -107,9 +110,8 @@ def make_all(plan: Plan, pids: Mapping[str, int]) -> None:
     }
     for node in plan.nodes:
         try:
-            namespaces.inside(
-                namespaces.of_process(pids[node.name]), lambda node=node: _configure(node, prefix_length, settings)
-            )  # type: ignore[misc]
+            configure = partial(_configure, node, prefix_length, settings)
+            namespaces.inside(namespaces.of_process(pids[node.name]), configure)
         except OSError as error:
             raise TopologyError(f"node {node.name!r} ended while it was being wired: {error}") from error
 
@@ -125,7 +127,9 @@ def find_link(inventory: Mapping[str, Any], a: str, b: str) -> dict[str, Any]:
     for link in inventory["links"]:
         if {link["a"], link["b"]} == {a, b}:
             return dict(link)
-    ends = sorted({link["b"] if link["a"] == a else link["a"] for link in inventory["links"] if a in (link["a"], link["b"])})
+    ends = sorted(
+        {link["b"] if link["a"] == a else link["a"] for link in inventory["links"] if a in (link["a"], link["b"])}
+    )
     known = f"{a!r} has links to {', '.join(ends)}" if ends else f"{a!r} is no end of any link"
     raise TopologyError(f"there is no link between {a!r} and {b!r}; {known}")
 
@@ -144,7 +148,9 @@ def set_link(inventory: Mapping[str, Any], a: str, b: str, up: bool) -> None:
         with netlink.socket_in(namespaces.named(inventory["core"]["namespace"])) as core:
             netlink.send(core, batch)
     except FileNotFoundError:
-        raise TopologyError(f"testbed {inventory['testbed']!r} is not up; `cohortnet ls` shows those that are") from None
+        raise TopologyError(
+            f"testbed {inventory['testbed']!r} is not up; `cohortnet ls` shows those that are"
+        ) from None
 
 
 def interface_counters(inventory: Mapping[str, Any], node: str) -> dict[str, int]:
@@ -175,7 +181,7 @@ def parse_counters(text: str, interface: str) -> dict[str, int]:
 def disable_checksum_offload(plan: Plan, pids: Mapping[str, int]) -> None:
     """Make nodes compute checksums themselves: for an Open vSwitch that would hand on packets whose checksum was left to hardware."""
     for node in plan.nodes:
-        namespaces.inside(namespaces.of_process(pids[node.name]), lambda node=node: _checksum_off(node.interface))  # type: ignore[misc]
+        namespaces.inside(namespaces.of_process(pids[node.name]), partial(_checksum_off, node.interface))
 
 
 def _checksum_off(interface: str) -> None:

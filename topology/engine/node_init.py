@@ -52,8 +52,9 @@ def _prepare(node: dict[str, object]) -> None:
     _call("unshare", _NEWNET | _NEWNS | _NEWUTS | _NEWIPC)
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     # Named network namespaces are mounts: a copy held in here would keep another testbed's network alive after its removal.
-    for line in open("/proc/self/mountinfo", encoding="utf-8").read().splitlines():
-        point = line.split()[4]
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        points = [line.split()[4] for line in file]
+    for point in points:
         if point.startswith(("/run/netns/", "/run/docker/netns/")):
             _libc.umount2(point.encode(), _MNT_DETACH)
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)

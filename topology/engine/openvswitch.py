@@ -272,5 +272,3 @@ class Database:
                 if not data:
                     raise ConnectionError("it closed the connection") from None
                 self._buffer += data.decode()
-
-

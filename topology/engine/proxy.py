@@ -99,7 +99,7 @@ class Proxy:
             except ConnectionRefusedError as error:  # it may listen on another of its addresses
                 made.close()
                 failure = error
-            except (OSError, asyncio.TimeoutError) as error:
+            except (TimeoutError, OSError) as error:
                 made.close()
                 raise OSError(f"{address}: {error or 'no answer'}") from error
         raise failure

@@ -11,8 +11,10 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from topology.engine import cgroups, management, namespaces, openvswitch, state
@@ -93,11 +95,14 @@ def remove(testbed: str, progress: Progress) -> Removal:
     steps = _Steps()
     # The switches first: Open vSwitch would otherwise look at each of its ports vanishing.
     steps.run(lambda: _end_switches(known.plan if known else None))
-    steps.run(lambda: _ended("daemons", cgroups.end_all(testbed, grace_s=_GRACE_S, below="core")))
+    # vswitchd's end takes a while (the kernel closes its packet sockets one by one): the nodes go meanwhile.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="daemons") as pool:
+        daemons = pool.submit(cgroups.end_all, testbed, grace_s=_GRACE_S, below="core")
+        steps.run(lambda: [f"node {name}" for name in NamespaceRuntime().remove(testbed, folder, progress)])
+        if known is None or known.plan.runtime == "docker":
+            steps.run(lambda: _docker_nodes(testbed, folder, progress, wanted=known is not None))
+        steps.run(lambda: _ended("daemons", daemons.result()))
     progress("daemons ended", 1, 1)
-    steps.run(lambda: NamespaceRuntime().remove(testbed, folder, progress))
-    if known is None or known.plan.runtime == "docker":
-        steps.run(lambda: _docker_nodes(testbed, folder, progress, wanted=known is not None))
     steps.run(lambda: _ended("processes", cgroups.end_all(testbed, grace_s=0.0)))
     core = _core_namespace(testbed)
     steps.run(lambda: [f"network namespace {core}"] if namespaces.delete(core) else [])
@@ -107,7 +112,7 @@ def remove(testbed: str, progress: Progress) -> Removal:
     steps.left += [f"cgroup {path}" for path in stuck]
     steps.removed += [f"cgroups cohortnet/{testbed}"] if had_groups and not stuck else []
     for point in _mounts_below(folder):
-        steps.run(lambda point=point: _unmount(point))  # type: ignore[misc]
+        steps.run(partial(_unmount, point))
     # The plan is kept as long as something is left: the next `down` needs it.
     if folder.exists() and not steps.left:
         shutil.rmtree(folder, ignore_errors=True)

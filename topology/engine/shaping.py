@@ -1,7 +1,7 @@
 """One direction of a link as traffic control: `tc` command lines from a `Shape` (pure), and their application in bulk.
 
-HTB holds the rate, netem (where the kernel has it) delay, loss and the like, as HTB's leaf. Every line is a `replace`, so the same lines
-change a link that is in use. Rates count whole Ethernet frames, as `tc` does.
+HTB holds the rate, netem (where the kernel has it) delay, loss and the like, as HTB's leaf. Every line is a `replace`, and a shape is changed
+under traffic without a gap (`change_commands`). Rates count whole Ethernet frames, as `tc` does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from topology.engine import namespaces
 from topology.errors import CommandError
@@ -65,7 +66,20 @@ def commands(interface: str, shape: Shape) -> list[list[str]]:
         if netem:
             return [["qdisc", "replace", "dev", interface, "root", "handle", "10:", *_netem(shape)]]
         if shape.queue_packets is not None:
-            return [["qdisc", "replace", "dev", interface, "root", "handle", "10:", "pfifo", "limit", str(shape.queue_packets)]]
+            return [
+                [
+                    "qdisc",
+                    "replace",
+                    "dev",
+                    interface,
+                    "root",
+                    "handle",
+                    "30:",
+                    "pfifo",
+                    "limit",
+                    str(shape.queue_packets),
+                ]
+            ]
         return []
     burst = burst_bytes(shape.rate_bps)
     # The one class never competes: its quantum only has to be one that the kernel does not warn of.
@@ -74,20 +88,30 @@ def commands(interface: str, shape: Shape) -> list[list[str]]:
         ["class", "replace", "dev", interface, "parent", "1:", "classid", "1:1", "htb", "rate", f"{shape.rate_bps}bit",
          "ceil", f"{shape.rate_bps}bit", "burst", f"{burst}b", "cburst", f"{burst}b", "quantum", "60000"],
     ]  # fmt: skip
-    leaf = ["qdisc", "replace", "dev", interface, "parent", "1:1", "handle", "10:"]
+    # A handle for each kind: replacing a discipline by one of another kind under the same handle is refused.
+    leaf = ["qdisc", "replace", "dev", interface, "parent", "1:1", "handle"]
     if netem:
-        lines.append([*leaf, *_netem(shape)])
+        lines.append([*leaf, "10:", *_netem(shape)])
     elif shape.queue_packets is not None:
-        lines.append([*leaf, "pfifo", "limit", str(shape.queue_packets)])
+        lines.append([*leaf, "30:", "pfifo", "limit", str(shape.queue_packets)])
     else:  # in bytes: a packet that offloading made of forty frames must not count as one
-        lines.append([*leaf, "bfifo", "limit", str(queue_packets(shape) * FRAME_BYTES)])
+        lines.append([*leaf, "20:", "bfifo", "limit", str(queue_packets(shape) * FRAME_BYTES)])
     return lines
+
+
+def change_commands(interface: str, old: Shape, new: Shape) -> list[list[str]]:
+    """Arguments of `tc` that turn an interface of shape `old` into one of shape `new`, packets in its queue kept where it stays HTB."""
+    if old.rate_bps is not None and new.rate_bps is not None:
+        return commands(interface, new)[1:]  # HTB itself cannot be changed, its class can
+    had = commands(interface, old)
+    return [*([["qdisc", "del", "dev", interface, "root"]] if had else []), *commands(interface, new)]
 
 
 def without(shape: Shape, unsupported: Sequence[str]) -> Shape:
     """The shape without the properties (delay, loss, ...) that this kernel cannot do."""
     fields = {"delay": "delay_s", "jitter": "jitter_s"}
-    return replace(shape, **{fields.get(name, name): 0.0 for name in unsupported})
+    nothing: dict[str, Any] = {fields.get(name, name): 0.0 for name in unsupported}
+    return replace(shape, **nothing)
 
 
 def lines_by_place(plan: Plan, unsupported: Sequence[str]) -> dict[str | None, list[list[str]]]:
