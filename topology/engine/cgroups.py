@@ -1,7 +1,7 @@
 """Control groups of a testbed: one for its daemons, one a node with its limits, in version 1 and 2.
 
-Owns `cohortnet/<testbed>` in each hierarchy that it uses. A group is also how every process of a testbed is found again, whatever became of
-its parent. Never touches a group with another name.
+Owns `cohortnet/<testbed>` in each hierarchy that it uses. A group is also how every process of a testbed is found
+again, whatever became of its parent. Never touches a group with another name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ ROOT = "cohortnet"
 _WANTED_V1 = ("cpu", "cpuacct", "memory", "pids")
 _PERIOD_US = 100_000
 PIDS_MAX = 4096
-"""Processes and threads of one node: far more than any node needs, few enough that a runaway loop leaves the host usable."""
+"""Processes and threads of one node: far more than any node needs, few enough that a runaway loop leaves the host
+usable.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class Hierarchy:
 
 
 def parse_hierarchies(mountinfo: str, unified_controllers: Iterable[str]) -> list[Hierarchy]:
-    """The hierarchies to use, from the text of `/proc/self/mountinfo`; version 2 where it has controllers, else version 1. Pure."""
+    """The hierarchies to use, from the text of `/proc/self/mountinfo`; version 2 where it has controllers, else version
+    1. Pure.
+    """
     unified = frozenset(unified_controllers)
     first: list[Hierarchy] = []
     second: list[Hierarchy] = []
@@ -214,7 +218,8 @@ def _signal(pids: Iterable[int], number: int) -> None:
 
 
 def end_all(testbed: str, *, grace_s: float, deadline_s: float = 15.0, below: str = "") -> int:
-    """End every process in the testbed's groups: SIGTERM, after `grace_s` SIGKILL, until none is left or `deadline_s` are over.
+    """End every process in the testbed's groups: SIGTERM, after `grace_s` SIGKILL, until none is left or `deadline_s`
+    are over.
 
     Gives back how many there were. New children of a dying process are caught by the next turn.
     """

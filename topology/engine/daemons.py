@@ -1,4 +1,5 @@
-"""The testbed's own long-running program that is ours: the controller. Starts it in the core, and waits until it has done its work.
+"""The testbed's own long-running program that is ours: the controller. Starts it in the core, and waits until it has
+done its work.
 
 Knows the controller by its command and its REST only (docs/architecture.md).
 """
@@ -42,7 +43,9 @@ def _tail(path: Path, lines: int = 12) -> str:
 
 
 def get_in_core(plan: Plan, path: str) -> Any:
-    """GET from the controller's REST, within the core namespace; plain data. Raises OSError or ValueError while it does not answer."""
+    """GET from the controller's REST, within the core namespace; plain data. Raises OSError or ValueError while it does
+    not answer.
+    """
 
     def connect() -> socket.socket:
         return socket.create_connection(_REST, timeout=_CALL_TIMEOUT_S)
@@ -63,7 +66,9 @@ def get_in_core(plan: Plan, path: str) -> Any:
 
 
 def unready_switches(plan: Plan, topology: Any) -> list[str]:
-    """Switches of the plan that the controller's answer does not call connected with all flows. Pure. Raises ValueError on other data."""
+    """Switches of the plan that the controller's answer does not call connected with all flows. Pure. Raises ValueError
+    on other data.
+    """
     try:
         ready = {item["name"] for item in topology["switches"] if item["connected"] and item["flows_installed"]}
     except (KeyError, TypeError) as error:
@@ -77,7 +82,8 @@ def wait_for_controller(
     """Wait until every switch is connected and has its flows.
 
     Raises:
-        TopologyError: where the controller ends, or is not done in time; with its last output or the switches that are missing.
+        TopologyError: where the controller ends, or is not done in time; with its last output or the switches that are
+        missing.
     """
     deadline = time.monotonic() + timeout_s
     total = len(plan.switches)

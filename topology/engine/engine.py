@@ -1,7 +1,8 @@
 """A Plan made real, and taken away again: the order of the steps, their clean-up, and the list of what is up.
 
-What each step does is in the module named like its noun (`core`-side switches in `openvswitch`, cables in `links`, ...). Whatever ends a
-raising early (an error, Ctrl-C, SIGTERM) takes down what was made; what only `kill -9` can leave behind, `remove_testbed` finds by name.
+What each step does is in the module named like its noun (`core`-side switches in `openvswitch`, cables in `links`,
+...). Whatever ends a raising early (an error, Ctrl-C, SIGTERM) takes down what was made; what only `kill -9` can leave
+behind, `remove_testbed` finds by name.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ def quiet(step: str, done: int, total: int) -> None:
 
 
 def check_plan(plan: Plan) -> tuple[list[str], list[Problem]]:
-    """Whether this machine can raise the plan: properties that it will go without by the user's word, and everything against it."""
+    """Whether this machine can raise the plan: properties that it will go without by the user's word, and everything
+    against it.
+    """
     allowed, problems = support.unsupported(plan)
     problems += removal.pick_runtime(plan.runtime).check(plan)
     problems += management.check(plan)

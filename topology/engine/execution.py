@@ -23,8 +23,8 @@ def execute(
 ) -> subprocess.CompletedProcess[str]:
     """Run a program in a node, in all its namespaces and under its limits, in both runtimes, and wait for its end.
 
-    With `tty` it gets this process's own standard streams, else its output is captured (`stdout`, `stderr`) and `input` is its input.
-    The status is as `subprocess` has it (negative: ended by that signal).
+    With `tty` it gets this process's own standard streams, else its output is captured (`stdout`, `stderr`) and `input`
+    is its input. The status is as `subprocess` has it (negative: ended by that signal).
 
     Raises:
         TopologyError: where the node is unknown or not running, or the program cannot be started.

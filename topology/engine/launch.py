@@ -1,7 +1,9 @@
-"""How a testbed's programs are started so that they are counted to it and found again: daemons in its core, programs in its nodes.
+"""How a testbed's programs are started so that they are counted to it and found again: daemons in its core, programs in
+its nodes.
 
-Whatever is started here stands in a cgroup of the testbed before its first instruction, so a removal finds it even where everything else
-went wrong; where the testbed is being removed at that moment, the group is gone and the program does not start.
+Whatever is started here stands in a cgroup of the testbed before its first instruction, so a removal finds it even
+where everything else went wrong; where the testbed is being removed at that moment, the group is gone and the program
+does not start.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ PACKAGE_ROOT = Path(topology.__file__).resolve().parent.parent
 def in_core(testbed: str, argv: Sequence[str], *, namespace: str | None = None) -> list[str]:
     """`argv` as a command that first joins the core's cgroups and, where one is named, a network namespace.
 
-    A fork-safe way that needs no code between fork and exec: for any `subprocess` call. Raises TopologyError without core groups.
+    A fork-safe way that needs no code between fork and exec: for any `subprocess` call. Raises TopologyError without
+    core groups.
     """
     groups = cgroups.core_groups(testbed)
     if not groups:

@@ -1,7 +1,9 @@
-"""All interfaces of a testbed: veth pairs born in place, node ends in the nodes, switch ends in the core; addresses; link up and down.
+"""All interfaces of a testbed: veth pairs born in place, node ends in the nodes, switch ends in the core; addresses;
+link up and down.
 
-Takes a plan and the nodes' pids. Core interfaces get their index from here, so that one batch can make and change them without asking
-for indexes in between. Switches themselves are `openvswitch`'s, the management bridge's rules `management`'s.
+Takes a plan and the nodes' pids. Core interfaces get their index from here, so that one batch can make and change them
+without asking for indexes in between. Switches themselves are `openvswitch`'s, the management bridge's rules
+`management`'s.
 """
 
 from __future__ import annotations
@@ -75,7 +77,9 @@ def node_batch(node: PlannedNode, management_prefix_length: int) -> netlink.Batc
 
 
 def write_sysctls(values: Mapping[str, str]) -> None:
-    """Write settings below `/proc/sys/net` of the calling thread's network namespace; those that a kernel lacks are left out."""
+    """Write settings below `/proc/sys/net` of the calling thread's network namespace; those that a kernel lacks are
+    left out.
+    """
     for key, value in values.items():
         path = Path("/proc/sys/net", key)
         if path.exists():
@@ -83,7 +87,9 @@ def write_sysctls(values: Mapping[str, str]) -> None:
 
 
 _QUIET = {"ipv6/conf/default/disable_ipv6": "1"}
-"""IPv6 speaks by itself (neighbour and router discovery) on every interface that comes up; the emulated network shall be silent."""
+"""IPv6 speaks by itself (neighbour and router discovery) on every interface that comes up; the emulated network shall
+be silent.
+"""
 
 
 def prepare_core(namespace: Path) -> None:
@@ -92,7 +98,8 @@ def prepare_core(namespace: Path) -> None:
 
 
 def make_all(plan: Plan, pids: Mapping[str, int]) -> None:
-    """Make and configure all interfaces of the nodes and switches. Raises TopologyError with the link's or node's name."""
+    """Make and configure all interfaces of the nodes and switches. Raises TopologyError with the link's or node's name.
+    """
     host = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         with netlink.socket_in(namespaces.named(plan.core_namespace)) as core:
@@ -179,7 +186,9 @@ def parse_counters(text: str, interface: str) -> dict[str, int]:
 
 
 def disable_checksum_offload(plan: Plan, pids: Mapping[str, int]) -> None:
-    """Make nodes compute checksums themselves: for an Open vSwitch that would hand on packets whose checksum was left to hardware."""
+    """Make nodes compute checksums themselves: for an Open vSwitch that would hand on packets whose checksum was left
+    to hardware.
+    """
     for node in plan.nodes:
         namespaces.inside(namespaces.of_process(pids[node.name]), partial(_checksum_off, node.interface))
 

@@ -1,8 +1,8 @@
 """The management plane: how the host reaches the nodes, and nodes the host, without a way from node to node.
 
-Owns the host's one interface and the rules on the management bridge. Three things keep it from being a side path: bridge ports are isolated
-from one another, the bridge drops whatever does not have the host's own address at its other end (so no detour through the host is
-possible, whatever the host forwards), and the host's interface does not forward.
+Owns the host's one interface and the rules on the management bridge. Three things keep it from being a side path:
+bridge ports are isolated from one another, the bridge drops whatever does not have the host's own address at its other
+end (so no detour through the host is possible, whatever the host forwards), and the host's interface does not forward.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def alias(testbed: str) -> str:
 
 
 def overlapping_routes(routes: list[dict[str, object]], network: str, own: str) -> list[str]:
-    """Destinations of the host's routes that overlap `network`, with their interface; default routes and `own`'s are none. Pure."""
+    """Destinations of the host's routes that overlap `network`, with their interface; default routes and `own`'s are
+    none. Pure.
+    """
     wanted = IPv4Network(network)
     found = []
     for route in routes:
@@ -73,11 +75,9 @@ def rules(host_address: str, network: str) -> str:
 
 
 def raise_plane(plan: Plan) -> None:
-    """Set the rules and give the host's interface its address; its pair is there already (`links`). Raises TopologyError."""
-    command = ["nft", "-f", "-"]
-    text = rules(plan.management_host, plan.management)
-    core = namespaces.named(plan.core_namespace)
-    try:
+    """Set the rules and give the host's interface its address; its pair is there already (`links`). Raises
+    TopologyError.""" command = ["nft", "-f", "-"] text = rules(plan.management_host, plan.management) core =
+    namespaces.named(plan.core_namespace) try:
         done = namespaces.inside(core, lambda: subprocess.run(
             command, input=text, capture_output=True, text=True, timeout=20, check=False))  # fmt: skip
     except FileNotFoundError:

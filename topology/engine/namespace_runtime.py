@@ -1,7 +1,7 @@
 """Nodes as bare namespaces: no daemon and no image, a few milliseconds and about a megabyte a node.
 
-Owns the nodes' first processes and their groups. Takes planned nodes, gives back pids and cgroup folders. Programs are not started here
-(`starts_programs` is False), interfaces and addresses are the engine's.
+Owns the nodes' first processes and their groups. Takes planned nodes, gives back pids and cgroup folders. Programs are
+not started here (`starts_programs` is False), interfaces and addresses are the engine's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Linux namespaces by system call: named network namespaces, and running a function or a program inside of one.
 
-Owns `/run/netns/<name>` of the names it is given. Everything that enters a namespace does so in a thread of its own, which ends there:
-the caller's threads never change their namespace. (Python has `os.setns` from 3.12 only, hence ctypes.)
+Owns `/run/netns/<name>` of the names it is given. Everything that enters a namespace does so in a thread of its own,
+which ends there: the caller's threads never change their namespace. (Python has `os.setns` from 3.12 only, hence
+ctypes.)
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def unmount(path: Path | str) -> None:
 
 
 def in_thread(body: Callable[[], _T]) -> _T:
-    """Call `body` in a thread that ends with it, so that what it does to its own namespaces ends too; its result or its error."""
+    """Call `body` in a thread that ends with it, so that what it does to its own namespaces ends too; its result or its
+    error.
+    """
     results: list[_T] = []
     errors: list[BaseException] = []
 
@@ -71,8 +74,8 @@ def in_thread(body: Callable[[], _T]) -> _T:
 def inside(namespace: Path, function: Callable[[], _T]) -> _T:
     """Call `function` within a network namespace and give back its result; sockets that it makes stay in there.
 
-    `namespace` is a file such as `/run/netns/x` or `/proc/<pid>/ns/net`. Raises OSError where it does not exist, and whatever `function`
-    raises. `/proc/sys/net` is that of the namespace.
+    `namespace` is a file such as `/run/netns/x` or `/proc/<pid>/ns/net`. Raises OSError where it does not exist, and
+    whatever `function` raises. `/proc/sys/net` is that of the namespace.
     """
 
     def body() -> _T:
@@ -161,8 +164,8 @@ def start_in_node(
 ) -> subprocess.Popen[bytes]:
     """Start a program in all namespaces of process `pid`, as a child of this process, with the node's limits on it.
 
-    It joins the cgroups first: entering namespaces alone would leave it outside of the node's limits. The program is looked up in the
-    node's file system.
+    It joins the cgroups first: entering namespaces alone would leave it outside of the node's limits. The program is
+    looked up in the node's file system.
 
     Raises:
         FileNotFoundError: where the program, or the process `pid`, does not exist.

@@ -1,7 +1,8 @@
-"""Rtnetlink in bulk: requests are collected first and sent together, one system call for many, each with its answer checked.
+"""Rtnetlink in bulk: requests are collected first and sent together, one system call for many, each with its answer
+checked.
 
-`Batch` builds requests (pure; pyroute2 encodes them, this module only sends), `send` puts them through within a namespace. Requests name
-what they are about, so that a refusal by the kernel can say which link failed.
+`Batch` builds requests (pure; pyroute2 encodes them, this module only sends), `send` puts them through within a
+namespace. Requests name what they are about, so that a refusal by the kernel can say which link failed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ _MAXIMUM_BYTES = 24_000
 
 @dataclass(frozen=True)
 class Peer:
-    """The other end of a veth pair: its name, and the namespace it is born in (a pid or an open file; neither: the same)."""
+    """The other end of a veth pair: its name, and the namespace it is born in (a pid or an open file; neither: the
+    same).
+    """
 
     name: str
     mac: str | None = None
@@ -144,7 +147,8 @@ def send(link: socket.socket, batch: Batch, *, ignore: Sequence[int] = ()) -> No
     """Put all requests through, in order.
 
     Raises:
-        TopologyError: with the subject of the first request that the kernel refused; error numbers in `ignore` are no refusal.
+        TopologyError: with the subject of the first request that the kernel refused; error numbers in `ignore` are no
+        refusal.
     """
     position = 0
     while position < len(batch.requests):

@@ -1,9 +1,10 @@
 """The first process of each node of the namespace runtime, and the small program that forks all of them.
 
-Executed as a script (`python -I -S node_init.py`), with the standard library only, so that a node costs about a megabyte. Reads one JSON
-object from stdin: `{"nodes": [{"name", "hostname", "groups": [cgroup folders], "hosts": path}]}`; writes one JSON line a node,
-`{"name", "pid"}` or `{"name", "error"}`, once that node is ready, and ends. The nodes stay: each is PID 1 of its own PID namespace, adopts
-and reaps orphans, and takes the whole node with it when it ends. It never touches interfaces other than `lo`.
+Executed as a script (`python -I -S node_init.py`), with the standard library only, so that a node costs about a
+megabyte. Reads one JSON object from stdin: `{"nodes": [{"name", "hostname", "groups": [cgroup folders], "hosts":
+path}]}`; writes one JSON line a node, `{"name", "pid"}` or `{"name", "error"}`, once that node is ready, and ends. The
+nodes stay: each is PID 1 of its own PID namespace, adopts and reaps orphans, and takes the whole node with it when it
+ends. It never touches interfaces other than `lo`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def _prepare(node: dict[str, object]) -> None:
     os.setsid()
     _call("unshare", _NEWNET | _NEWNS | _NEWUTS | _NEWIPC)
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
-    # Named network namespaces are mounts: a copy held in here would keep another testbed's network alive after its removal.
+    # Named network namespaces are mounts: a copy held in here would keep another testbed's network alive after its
+    # removal.
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         points = [line.split()[4] for line in file]
     for point in points:

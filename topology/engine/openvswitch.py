@@ -1,7 +1,9 @@
-"""The testbed's own Open vSwitch: its database, its two daemons in the core namespace, and all bridges and ports in one transaction.
+"""The testbed's own Open vSwitch: its database, its two daemons in the core namespace, and all bridges and ports in one
+transaction.
 
-Owns the folder `<state>/ovs`. Speaks OVSDB (RFC 7047) on the database's socket: the operations are built by pure functions, so no list of
-arguments is ever too long. Meets no other Open vSwitch of the machine: neither its database nor its namespace.
+Owns the folder `<state>/ovs`. Speaks OVSDB (RFC 7047) on the database's socket: the operations are built by pure
+functions, so no list of arguments is ever too long. Meets no other Open vSwitch of the machine: neither its database
+nor its namespace.
 """
 
 from __future__ import annotations
@@ -72,7 +74,8 @@ def _run(command: list[str], subject: str, timeout_s: float = 20.0, env: dict[st
 
 
 def start(plan: Plan, *, tso: bool) -> None:
-    """Make the database and start both daemons in the core namespace; returns when they answer. Raises TopologyError."""
+    """Make the database and start both daemons in the core namespace; returns when they answer. Raises TopologyError.
+    """
     place = folder(plan)
     place.mkdir(parents=True, exist_ok=True)
     database, unix = place / "conf.db", place / "db.sock"
@@ -142,7 +145,9 @@ def bridge_operations(plan: Plan, datapath: str) -> list[dict[str, Any]]:
 
 
 def add_bridges(plan: Plan, datapath: str, *, timeout_s: float = 60.0) -> None:
-    """Make all bridges and ports, wait until vswitchd has done so, and check each port. Raises TopologyError naming the port."""
+    """Make all bridges and ports, wait until vswitchd has done so, and check each port. Raises TopologyError naming the
+    port.
+    """
     expected = {port.interface: port.number for switch in plan.switches for port in switch.ports}
     deadline = time.monotonic() + timeout_s
     with Database(folder(plan) / "db.sock") as connection:
@@ -167,9 +172,9 @@ def add_bridges(plan: Plan, datapath: str, *, timeout_s: float = 60.0) -> None:
 def enlarge_buffers(plan: Plan) -> int:
     """Give vswitchd's packet sockets larger receive buffers; gives back how many sockets got one.
 
-    With the kernel's default size they overflow under load (measured: 140 instead of 6,400 Mbit/s). The sockets are borrowed from the
-    running process (pidfd_getfd), so that `net.core.rmem_default`, which is the whole machine's, stays as it is. 0 where the kernel
-    (before 5.6) or its policy does not allow it.
+    With the kernel's default size they overflow under load (measured: 140 instead of 6,400 Mbit/s). The sockets are
+    borrowed from the running process (pidfd_getfd), so that `net.core.rmem_default`, which is the whole machine's,
+    stays as it is. 0 where the kernel (before 5.6) or its policy does not allow it.
     """
     pid = vswitchd_pid(plan)
     if pid is None:

@@ -1,8 +1,9 @@
 """Published ports, the process: relays TCP from 127.0.0.1 of the host into the namespaces of nodes.
 
-Executed as a script with the standard library only. Reads one JSON object from stdin: `{"inventory": path, "ports": [{"fd", "node", "port",
-"host_port"}]}`; `fd` is a listening socket that it inherited, a node of null is the core namespace. Only the outgoing socket is made within
-the namespace (a socket stays where it was made). Bytes are handed on as they come, each direction ends by itself.
+Executed as a script with the standard library only. Reads one JSON object from stdin: `{"inventory": path, "ports":
+[{"fd", "node", "port", "host_port"}]}`; `fd` is a listening socket that it inherited, a node of null is the core
+namespace. Only the outgoing socket is made within the namespace (a socket stays where it was made). Bytes are handed on
+as they come, each direction ends by itself.
 """
 
 from __future__ import annotations

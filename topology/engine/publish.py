@@ -1,6 +1,8 @@
-"""Published ports, the engine's half: listening sockets taken before anything is built, and the process that serves them.
+"""Published ports, the engine's half: listening sockets taken before anything is built, and the process that serves
+them.
 
-A port that is taken is thus found first, and cannot be lost while the testbed is being raised. `proxy` is what runs in the process.
+A port that is taken is thus found first, and cannot be lost while the testbed is being raised. `proxy` is what runs in
+the process.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ def _problem(plan: Plan, position: int, port: PublishedPort, reason: str) -> Pro
 
 
 def listen(plan: Plan) -> list[Listener]:
-    """Take all published ports of a plan. Raises TestbedProblems with every one that is taken, having freed the others."""
+    """Take all published ports of a plan. Raises TestbedProblems with every one that is taken, having freed the others.
+    """
     listeners: list[Listener] = []
     problems = []
     for position, port in enumerate(plan.published):

@@ -1,7 +1,8 @@
 """Taking a testbed away, after any kind of end: while up, half made, killed, or with its state file gone.
 
-Finds what belongs to a testbed by its state file and by the names that everything of it carries; removes exactly that, can be repeated, and
-looks afterwards whether anything is left. Never ends a process or deletes a thing that does not stand in the testbed's own groups or names.
+Finds what belongs to a testbed by its state file and by the names that everything of it carries; removes exactly that,
+can be repeated, and looks afterwards whether anything is left. Never ends a process or deletes a thing that does not
+stand in the testbed's own groups or names.
 """
 
 from __future__ import annotations
@@ -88,7 +89,9 @@ class _Steps:
 
 
 def remove(testbed: str, progress: Progress) -> Removal:
-    """Remove everything of that testbed; the caller holds its lock. Does not raise for what would not go: it is in `left`."""
+    """Remove everything of that testbed; the caller holds its lock. Does not raise for what would not go: it is in
+    `left`.
+    """
     start = time.monotonic()
     known = state.load(testbed)
     folder = state.folder(testbed)

@@ -1,7 +1,7 @@
 """One direction of a link as traffic control: `tc` command lines from a `Shape` (pure), and their application in bulk.
 
-HTB holds the rate, netem (where the kernel has it) delay, loss and the like, as HTB's leaf. Every line is a `replace`, and a shape is changed
-under traffic without a gap (`change_commands`). Rates count whole Ethernet frames, as `tc` does.
+HTB holds the rate, netem (where the kernel has it) delay, loss and the like, as HTB's leaf. Every line is a `replace`,
+and a shape is changed under traffic without a gap (`change_commands`). Rates count whole Ethernet frames, as `tc` does.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ _REFERENCE_RTT_S = 0.1
 _UNLIMITED_BPS = 10_000_000_000
 """What a link without a rate may carry in flight while netem delays it."""
 _BURST_S = 0.004
-"""Of the rate: what may pass at once after a timer came late. Shorter loses rate on a busy machine, longer exceeds it."""
+"""Of the rate: what may pass at once after a timer came late. Shorter loses rate on a busy machine, longer exceeds it.
+"""
 _MOST_PACKETS = 200_000
 
 
 def queue_packets(shape: Shape) -> int:
-    """Frames that may wait: the user's number, else the bandwidth-delay product (plus what is on its way in the delay)."""
+    """Frames that may wait: the user's number, else the bandwidth-delay product (plus what is on its way in the delay).
+    """
     if shape.queue_packets is not None:
         return shape.queue_packets
     rate = shape.rate_bps or _UNLIMITED_BPS
@@ -100,7 +102,9 @@ def commands(interface: str, shape: Shape) -> list[list[str]]:
 
 
 def change_commands(interface: str, old: Shape, new: Shape) -> list[list[str]]:
-    """Arguments of `tc` that turn an interface of shape `old` into one of shape `new`, packets in its queue kept where it stays HTB."""
+    """Arguments of `tc` that turn an interface of shape `old` into one of shape `new`, packets in its queue kept where
+    it stays HTB.
+    """
     if old.rate_bps is not None and new.rate_bps is not None:
         return commands(interface, new)[1:]  # HTB itself cannot be changed, its class can
     had = commands(interface, old)

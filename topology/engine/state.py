@@ -1,7 +1,7 @@
 """What is remembered of a testbed while it exists: its plan, when and by whom it was raised; and one lock a testbed.
 
-The state file is written before anything else is made, so a removal knows every name, whatever happened after. Lock files stand next to
-the state folders and are gone when nobody holds or wants them.
+The state file is written before anything else is made, so a removal knows every name, whatever happened after. Lock
+files stand next to the state folders and are gone when nobody holds or wants them.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def _lock_path(testbed: str) -> Path:
 
 @contextlib.contextmanager
 def lock(testbed: str, *, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold the testbed's lock: only one process raises or removes it at a time. Freed by the kernel when its holder dies.
+    """Hold the testbed's lock: only one process raises or removes it at a time. Freed by the kernel when its holder
+    dies.
 
     Raises:
         TopologyError: where another process holds it for longer than `wait_s` seconds; names that process.

@@ -21,7 +21,8 @@ def has_netem() -> bool:
 
 
 def unsupported(plan: Plan) -> tuple[list[str], list[Problem]]:
-    """Declared properties that this kernel lacks and the user allows to leave out, and problems for those he does not."""
+    """Declared properties that this kernel lacks and the user allows to leave out, and problems for those he does not.
+    """
     needed = plan.needs_netem()
     if not needed or has_netem():
         return [], []
