@@ -1,4 +1,5 @@
-"""From what the user typed (a file, or a preset and its numbers) to a Testbed. Used by `cohortnet` and `topo.py` alike."""
+"""From what the user typed (a file, or a preset and its numbers) to a Testbed. Used by `cohortnet` and `topo.py`
+alike."""
 
 from __future__ import annotations
 
@@ -37,9 +38,7 @@ def choose_testbed(choice: Choice) -> Testbed:
     if choice.file is not None and (choice.preset is not None or typed):
         names = ", ".join(f"--{key}" for key in (["preset"] if choice.preset else []) + list(typed))
         hint = "write `preset:` into the file, or leave the file out"
-        raise TestbedProblems(
-            [Problem("", "contradiction", f"{names} cannot be combined with {choice.file}", hint)]
-        )
+        raise TestbedProblems([Problem("", "contradiction", f"{names} cannot be combined with {choice.file}", hint)])
     if choice.file is not None:
         testbed = load_testbed(choice.file)
         return testbed.model_copy(update=_checked(_changes(choice, testbed.allow_unsupported)))
@@ -58,6 +57,7 @@ def _changes(choice: Choice, allowed: Sequence[str]) -> dict[str, Any]:
 
 
 def _checked(changes: dict[str, Any]) -> dict[str, Any]:
-    # Options go through the same strict types as the file; a name is needed there and taken away again where none was typed.
+    # Options go through the same strict types as the file; a name is needed there and taken away again where none was
+    # typed.
     testbed = parse_testbed({"name": "unnamed", **changes})
     return {key: getattr(testbed, key) for key in changes}

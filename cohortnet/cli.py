@@ -6,112 +6,45 @@ Exit status: 0 done, 1 something failed while it ran, 2 the input is wrong (noth
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cohortnet.choose import Choice, choose_testbed
+from cohortnet.cli_intents import intent_app
+from cohortnet.cli_runs import runs_app
 from cohortnet.progress import Progress
-from topology.errors import Problem, TestbedProblems, TopologyError
+from cohortnet.terminal import (
+    DEFAULT_RUNS,
+    JsonOption,
+    RunsOption,
+    TestbedOption,
+    fail,
+    need_root,
+    pick_testbed,
+    reported,
+)
+from topology.errors import TestbedProblems, TopologyError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Real federated learning over networks that you design.")  # fmt: skip
-intent_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Post intents, follow and stop them."
-)
-runs_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Read the records of runs.")
 app.add_typer(intent_app, name="intent")
 app.add_typer(runs_app, name="runs")
 
-FileArgument = Annotated[
-    Path | None, typer.Argument(help="Testbed file (YAML); leave it out for the preset.")
-]
-PresetOption = Annotated[
-    str | None, typer.Option("--preset", help="A ready-made topology: factory-satellite.")
-]
+FileArgument = Annotated[Path | None, typer.Argument(help="Testbed file (YAML); leave it out for the preset.")]
+PresetOption = Annotated[str | None, typer.Option("--preset", help="A ready-made topology: factory-satellite.")]
 CohortsOption = Annotated[int | None, typer.Option("--cohorts", help="FL servers in the preset (default 3).")]
-ClientsOption = Annotated[
-    int | None, typer.Option("--clients", help="FL clients in the preset (default 50).")
-]
+ClientsOption = Annotated[int | None, typer.Option("--clients", help="FL clients in the preset (default 50).")]
 CampusesOption = Annotated[int | None, typer.Option("--campuses", help="Campus switches (default 5).")]
-NameOption = Annotated[
-    str | None, typer.Option("--name", help="The testbed's name (default: the preset's or file's).")
-]
+NameOption = Annotated[str | None, typer.Option("--name", help="The testbed's name (default: the preset's or file's).")]
 RuntimeOption = Annotated[str | None, typer.Option("--runtime", help="docker (default) or namespace.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of partitions, selection and training.")]
 AllowOption = Annotated[list[str] | None, typer.Option("--allow-unsupported", metavar="PROPERTY",
                         help="Go on without what this kernel cannot do, e.g. delay; can be repeated.")]  # fmt: skip
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-RunsOption = Annotated[
-    Path, typer.Option("--runs", help="Folder for the records of runs.", envvar="COHORTNET_RUNS")
-]
-TestbedOption = Annotated[str | None, typer.Option("--testbed", help="Which testbed, where several are up.")]
-DEFAULT_RUNS = Path("runs")
-
-
-def fail(message: str, status: int = 1) -> None:
-    """Print an error and end with that status."""
-    print(f"cohortnet: {message}", file=sys.stderr)
-    raise typer.Exit(status)
-
-
-@contextmanager
-def reported(as_json: bool = False) -> Iterator[None]:
-    """Turn our errors into messages and exit statuses."""
-    from cohortnet.orchestrator import OrchestratorError
-
-    try:
-        yield
-    except TestbedProblems as error:
-        report_problems(error.problems, as_json)
-        raise typer.Exit(2) from None
-    except OrchestratorError as error:
-        if as_json:
-            print(json.dumps({"errors": error.errors or [{"message": str(error)}]}))
-        fail(str(error), 2 if error.status is not None and 400 <= error.status < 500 else 1)
-    except TopologyError as error:
-        if as_json:
-            print(json.dumps({"errors": [{"message": str(error)}]}))
-        fail(str(error))
-
-
-def report_problems(problems: tuple[Problem, ...], as_json: bool) -> None:
-    """Every problem, once, on stderr (or as JSON on stdout)."""
-    if as_json:
-        print(json.dumps({"valid": False, "errors": [problem.as_dict() for problem in problems]}, indent=1))
-        return
-    count = len(problems)
-    print(f"cohortnet: {count} problem{'s' if count > 1 else ''}, nothing was started", file=sys.stderr)
-    for problem in problems:
-        print(f"  {problem}", file=sys.stderr)
-
-
-def need_root() -> None:
-    """Leave with a clear message where root is needed."""
-    if os.geteuid() != 0:
-        fail("this needs root: put `sudo` in front", 2)
-
-
-def pick_testbed(name: str | None) -> dict[str, Any]:
-    """The inventory of the named testbed, or of the only one that is up."""
-    from topology.engine import engine
-    from topology.inventory import inventory_path, read_inventory
-
-    if name is None:
-        names = [summary.name for summary in engine.list_testbeds()]
-        if len(names) != 1:
-            found = f"several testbeds exist ({', '.join(names)})" if names else "no testbed is up"
-            raise TopologyError(
-                f"{found}; " + ("name one with --testbed" if names else "raise one with `cohortnet up`")
-            )
-        name = names[0]
-    return read_inventory(inventory_path(name))
 
 
 def build(choice: Choice, *, probe: bool = True) -> tuple[Any, Any]:
@@ -131,10 +64,17 @@ def build(choice: Choice, *, probe: bool = True) -> tuple[Any, Any]:
 
 @app.command(epilog="Example: cohortnet validate testbed.yaml")
 def validate(
-    file: FileArgument = None, preset: PresetOption = None, cohorts: CohortsOption = None, clients: ClientsOption = None,
-    campuses: CampusesOption = None, name: NameOption = None, runtime: RuntimeOption = None, seed: SeedOption = None,
-    allow_unsupported: AllowOption = None, as_json: JsonOption = False,
-) -> None:  # fmt: skip
+    file: FileArgument = None,
+    preset: PresetOption = None,
+    cohorts: CohortsOption = None,
+    clients: ClientsOption = None,
+    campuses: CampusesOption = None,
+    name: NameOption = None,
+    runtime: RuntimeOption = None,
+    seed: SeedOption = None,
+    allow_unsupported: AllowOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Check a testbed completely (also against this machine) and show every problem; starts nothing, needs no root."""
     choice = Choice(file, preset, cohorts, clients, campuses, name, runtime, seed, allow_unsupported or ())
     with reported(as_json):
@@ -149,10 +89,17 @@ def validate(
 
 @app.command("plan", epilog="Example: cohortnet plan --cohorts 3 --clients 12 --json")
 def show_plan(
-    file: FileArgument = None, preset: PresetOption = None, cohorts: CohortsOption = None, clients: ClientsOption = None,
-    campuses: CampusesOption = None, name: NameOption = None, runtime: RuntimeOption = None, seed: SeedOption = None,
-    allow_unsupported: AllowOption = None, as_json: JsonOption = False,
-) -> None:  # fmt: skip
+    file: FileArgument = None,
+    preset: PresetOption = None,
+    cohorts: CohortsOption = None,
+    clients: ClientsOption = None,
+    campuses: CampusesOption = None,
+    name: NameOption = None,
+    runtime: RuntimeOption = None,
+    seed: SeedOption = None,
+    allow_unsupported: AllowOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show what would be built: every name, address, datapath id and port number; starts nothing, needs no root."""
     choice = Choice(file, preset, cohorts, clients, campuses, name, runtime, seed, allow_unsupported or ())
     with reported(as_json):
@@ -167,14 +114,20 @@ def show_plan(
             console_for().print(table)
 
 
-@app.command(
-    epilog="Example: sudo cohortnet up --cohorts 2 --clients 8 --runtime namespace --allow-unsupported delay"
-)
+@app.command(epilog="Example: sudo cohortnet up --cohorts 2 --clients 8 --runtime namespace --allow-unsupported delay")
 def up(
-    file: FileArgument = None, preset: PresetOption = None, cohorts: CohortsOption = None, clients: ClientsOption = None,
-    campuses: CampusesOption = None, name: NameOption = None, runtime: RuntimeOption = None, seed: SeedOption = None,
-    allow_unsupported: AllowOption = None, runs: RunsOption = DEFAULT_RUNS, as_json: JsonOption = False,
-) -> None:  # fmt: skip
+    file: FileArgument = None,
+    preset: PresetOption = None,
+    cohorts: CohortsOption = None,
+    clients: ClientsOption = None,
+    campuses: CampusesOption = None,
+    name: NameOption = None,
+    runtime: RuntimeOption = None,
+    seed: SeedOption = None,
+    allow_unsupported: AllowOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    as_json: JsonOption = False,
+) -> None:
     """Raise a testbed; it stays until `cohortnet down`."""
     need_root()
     choice = Choice(file, preset, cohorts, clients, campuses, name, runtime, seed, allow_unsupported or ())
@@ -196,9 +149,7 @@ def raise_chosen(choice: Choice, runs: Path) -> dict[str, Any]:
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         testbed, plan = build(choice)
-        print(
-            f"Raising {plan.testbed}: {len(plan.nodes)} nodes on the {plan.runtime} runtime", file=sys.stderr
-        )
+        print(f"Raising {plan.testbed}: {len(plan.nodes)} nodes on the {plan.runtime} runtime", file=sys.stderr)
         with Progress() as progress:
             return raise_all(plan, testbed, runs, progress)
     except KeyboardInterrupt:
@@ -224,9 +175,7 @@ def print_raised(inventory: dict[str, Any]) -> None:
 
 @app.command(epilog="Example: sudo cohortnet down factory-satellite")
 def down(
-    name: Annotated[
-        str | None, typer.Argument(help="The testbed; may be left out where only one exists.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="The testbed; may be left out where only one exists.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Remove all testbeds.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -321,9 +270,7 @@ def logs(
         str,
         typer.Argument(help="A node, or a daemon: controller, spawner, recorder, publisher, ovs-vswitchd."),
     ],
-    run: Annotated[
-        str | None, typer.Option("--run", help="The log of that run's process in the node.")
-    ] = None,
+    run: Annotated[str | None, typer.Option("--run", help="The log of that run's process in the node.")] = None,
     tail: Annotated[int, typer.Option("--tail", min=1, max=100000, help="Lines from the end.")] = 200,
     testbed: TestbedOption = None,
 ) -> None:
@@ -332,144 +279,6 @@ def logs(
 
     with reported():
         print(read_log(pick_testbed(testbed), node, run, tail), end="")
-
-
-def _fields(**values: object) -> dict[str, str]:
-    return {name: str(value) for name, value in values.items() if value is not None}
-
-
-@intent_app.command(
-    "send", epilog="Example: cohortnet intent send intents/drilling.yaml --ipstart 10 --cohortsize 4 --wait"
-)
-def intent_send(
-    file: Annotated[Path, typer.Argument(help="Intent file (YAML).")],
-    ipstart: Annotated[int | None, typer.Option(help="Last octet of the first client.")] = None,
-    cohortsize: Annotated[int | None, typer.Option(help="Number of consecutive clients.")] = None,
-    cohort: Annotated[str | None, typer.Option(help="Cohort of the plan, instead of ipstart and cohortsize.")] = None,
-    sameserver: Annotated[str | None, typer.Option(help="no: a server by the plan; nor: reset first; yes: the last one.")] = None,
-    avgalgo: Annotated[str | None, typer.Option(help="Strategy, e.g. FedAvg.")] = None,
-    fracfit: Annotated[float | None, typer.Option(help="Share of clients that train in a round, 0 to 1.")] = None,
-    minfit: Annotated[int | None, typer.Option(help="Clients that train in a round, at least.")] = None,
-    minav: Annotated[int | None, typer.Option(help="Clients that must be there, at least.")] = None,
-    numround: Annotated[int | None, typer.Option(help="Rounds.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the run to its end and print its table.")] = False,
-    runs: RunsOption = DEFAULT_RUNS, testbed: TestbedOption = None, as_json: JsonOption = False,
-) -> None:  # fmt: skip
-    """Post an intent to the edge MLFO."""
-    from cohortnet.orchestrator import Orchestrator, edge_url
-
-    fields = _fields(ipstart=ipstart, cohortsize=cohortsize, cohort=cohort, sameserver=sameserver, avgalgo=avgalgo,
-                     fracfit=fracfit, minfit=minfit, minav=minav, numround=numround)  # fmt: skip
-    with reported(as_json):
-        inventory = pick_testbed(testbed)
-        answer = Orchestrator(edge_url(inventory)).send(file, fields)
-        if as_json and not wait:
-            print(json.dumps(answer, indent=1))
-        elif not as_json:
-            print(f"intent {answer['id']} {answer['state']}")
-            for note in answer.get("notes") or []:
-                print(f"  note: {note}")
-        if wait:
-            _wait(inventory, [answer["id"]], runs, as_json)
-
-
-@intent_app.command("list", epilog="Example: cohortnet intent list")
-def intent_list(testbed: TestbedOption = None, as_json: JsonOption = False) -> None:
-    """List the intents that the edge MLFO knows."""
-    from cohortnet.follow import console_for
-    from cohortnet.orchestrator import Orchestrator, edge_url
-    from cohortnet.show import intent_table
-
-    with reported(as_json):
-        found = Orchestrator(edge_url(pick_testbed(testbed))).intents()
-        if as_json:
-            print(json.dumps(found, indent=1))
-        else:
-            console_for().print(intent_table(found))
-
-
-@intent_app.command("show", epilog="Example: cohortnet intent show ID")
-def intent_show(
-    identity: Annotated[str, typer.Argument(help="The intent's id.")], testbed: TestbedOption = None
-) -> None:
-    """Show everything about one intent, as JSON."""
-    from cohortnet.orchestrator import Orchestrator, edge_url
-
-    with reported():
-        print(json.dumps(Orchestrator(edge_url(pick_testbed(testbed))).intent(identity), indent=1))
-
-
-@intent_app.command("stop", epilog="Example: cohortnet intent stop ID")
-def intent_stop(
-    identity: Annotated[str, typer.Argument(help="The intent's id.")], testbed: TestbedOption = None
-) -> None:
-    """Cancel an intent and end its run."""
-    from cohortnet.orchestrator import Orchestrator, edge_url
-
-    with reported():
-        answer = Orchestrator(edge_url(pick_testbed(testbed))).stop(identity)
-        print(f"intent {identity} {answer.get('state', 'cancelled')}")
-
-
-@intent_app.command("wait", epilog="Example: cohortnet intent wait ID1 ID2")
-def intent_wait(
-    identities: Annotated[list[str], typer.Argument(help="Ids of intents.")],
-    runs: RunsOption = DEFAULT_RUNS, testbed: TestbedOption = None, as_json: JsonOption = False,
-) -> None:  # fmt: skip
-    """Follow intents to their end and print the table; status 1 where one did not succeed."""
-    with reported(as_json):
-        _wait(pick_testbed(testbed), identities, runs, as_json)
-
-
-def _wait(inventory: dict[str, Any], identities: list[str], runs: Path, as_json: bool) -> None:
-    from cohortnet.follow import console_for, follow_intents, wait_recorded
-    from cohortnet.orchestrator import edge_url
-
-    states = follow_intents(edge_url(inventory), identities, console_for(stderr=as_json))
-    missing = wait_recorded(runs, identities)
-    if missing:
-        fail(f"no complete record of {', '.join(missing)} in {runs}; `cohortnet logs recorder` says why")
-    _print_summaries(runs, identities, as_json)
-    if any(state != "succeeded" for state in states.values()):
-        raise typer.Exit(1)
-
-
-def _print_summaries(runs: Path, identities: list[str], as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from cohortnet.follow import console_for, summary_table
-    from cohortnet.record import RunRecord
-
-    summaries = [RunRecord(runs / identity).summary() for identity in identities]
-    if as_json:
-        print(json.dumps([asdict(item) for item in summaries], indent=1))
-        return
-    console_for().print(summary_table(summaries))
-    for item in summaries:
-        if item.reason:
-            print(f"{item.run}: {item.reason}")
-
-
-@runs_app.command("list", epilog="Example: cohortnet runs list")
-def runs_list(runs: RunsOption = DEFAULT_RUNS, as_json: JsonOption = False) -> None:
-    """List the recorded runs, oldest first."""
-    found = sorted(runs.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
-    _print_summaries(runs, [path.parent.name for path in found], as_json)
-
-
-@runs_app.command("table", epilog="Example: cohortnet runs table ID1 ID2")
-def runs_table(
-    identities: Annotated[list[str], typer.Argument(help="Ids of runs.")],
-    runs: RunsOption = DEFAULT_RUNS, as_json: JsonOption = False,
-) -> None:  # fmt: skip
-    """Print the table of these runs: cohort, server, rounds, accuracy per round, bytes, seconds."""
-    unknown = [identity for identity in identities if not (runs / identity / "manifest.json").exists()]
-    if unknown:
-        fail(
-            f"no record of {', '.join(unknown)} in {runs}; `cohortnet runs list` lists those that are there",
-            2,
-        )
-    _print_summaries(runs, identities, as_json)
 
 
 def guarded(call: Callable[[], Any]) -> int:

@@ -1,4 +1,5 @@
-"""Progress of runs as people want to read it, and the closing table. Reads the MLFO's events and the run record; writes to the terminal."""
+"""Progress of runs as people want to read it, and the closing table. Reads the MLFO's events and the run record;
+writes to the terminal."""
 
 from __future__ import annotations
 
@@ -31,9 +32,7 @@ def describe_event(event: Mapping[str, Any]) -> str | None:
     if kind == "phase.finished" and event.get("phase") == "train":
         seconds = float(event.get("seconds") or 0.0)
         failures = f", {event['errors']} failed" if event.get("errors") else ""
-        return (
-            f"round {event['round']}: trained by {event.get('replies')} clients in {seconds:.1f} s{failures}"
-        )
+        return f"round {event['round']}: trained by {event.get('replies')} clients in {seconds:.1f} s{failures}"
     if kind == "round.metrics" and event.get("source") in ("server", "distributed"):
         metrics = event.get("metrics") or {}
         shown = ", ".join(
@@ -86,9 +85,7 @@ def _complete(record: RunRecord) -> bool:
 
 def summary_table(summaries: Sequence[Summary]) -> Table:
     """The closing table: a row a run."""
-    table = Table(
-        title="Runs (bytes are message bytes on the wire; in brackets what the clients' interfaces counted)"
-    )
+    table = Table(title="Runs (bytes are message bytes on the wire; in brackets what the clients' interfaces counted)")
     for name in ("run", "cohort", "server", "clients", "state", "rounds", "accuracy per round"):
         table.add_column(name, overflow="fold")
     for name in ("up", "down", "seconds"):

@@ -1,4 +1,5 @@
-"""Raising a whole testbed (network, programs of nodes, recorder) and removing it. The only place that knows the order of all of it."""
+"""Raising a whole testbed (network, programs of nodes, recorder) and removing it. The only place that knows the order
+of all of it."""
 
 from __future__ import annotations
 
@@ -11,10 +12,10 @@ from typing import Any
 
 import requests
 import yaml
-
 from fl_node.spawner_client import Spawner, SpawnerError
-from topology.engine import daemons, engine
 from topology.engine.removal import Removal
+
+from topology.engine import daemons, engine
 from topology.errors import TopologyError
 from topology.model import Testbed
 from topology.plan import Plan
@@ -95,9 +96,7 @@ def _start_programs(plan: Plan, inventory: Mapping[str, Any], progress: Progress
 
     def start(node: Mapping[str, Any]) -> None:
         try:
-            spawner.start(
-                node["name"], node["program"], env=node["environment"], log=node["log"], lease=False
-            )
+            spawner.start(node["name"], node["program"], env=node["environment"], log=node["log"], lease=False)
         except SpawnerError as error:
             raise TopologyError(f"{node['name']}: its program did not start: {error}") from None
 
@@ -125,9 +124,7 @@ def _wait_ready(inventory: Mapping[str, Any], progress: ProgressCall) -> None:
                 except requests.RequestException:
                     pass
                 if time.monotonic() > deadline:
-                    raise TopologyError(
-                        f"{node['name']}: its program does not answer at {url}; {_tail(node)}"
-                    )
+                    raise TopologyError(f"{node['name']}: its program does not answer at {url}; {_tail(node)}")
                 time.sleep(0.1)
 
     with ThreadPoolExecutor(WORKERS) as pool:

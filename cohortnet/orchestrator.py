@@ -17,9 +17,7 @@ _CONNECT_S, _READ_S = 5.0, 30.0
 class OrchestratorError(Exception):
     """The MLFO refused, failed, or does not answer; the text is meant for the user."""
 
-    def __init__(
-        self, message: str, errors: list[dict[str, Any]] | None = None, status: int | None = None
-    ) -> None:
+    def __init__(self, message: str, errors: list[dict[str, Any]] | None = None, status: int | None = None) -> None:
         super().__init__(message)
         self.errors = errors or []
         self.status = status
@@ -96,7 +94,8 @@ class Orchestrator:
         return answer
 
     def follow(self, identity: str, since: int = 0, *, patience_s: float = 60.0) -> Iterator[dict[str, Any]]:
-        """Every event of an intent after `since`, until it has ended. Reconnects; gives up after `patience_s` without an answer.
+        """Every event of an intent after `since`, until it has ended. Reconnects; gives up after `patience_s` without
+        an answer.
 
         Raises:
             OrchestratorError: where the MLFO stays away for longer, or does not know the intent.
@@ -127,9 +126,7 @@ class Orchestrator:
             timeout=(_CONNECT_S, _READ_S),
         ) as answer:
             if answer.status_code != 200:
-                raise OrchestratorError(
-                    f"status {answer.status_code}: {answer.text[:300]}", status=answer.status_code
-                )
+                raise OrchestratorError(f"status {answer.status_code}: {answer.text[:300]}", status=answer.status_code)
             for line in answer.iter_lines(chunk_size=1, decode_unicode=True):
                 text = line.removeprefix("data:").strip() if line else ""
                 if text.startswith("{"):

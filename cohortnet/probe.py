@@ -1,4 +1,5 @@
-"""Small measurements on a running testbed: ping matrix and TCP goodput. Runs `ping` and `iperf3` inside nodes; changes nothing."""
+"""Small measurements on a running testbed: ping matrix and TCP goodput. Runs `ping` and `iperf3` inside nodes; changes
+nothing."""
 
 from __future__ import annotations
 
@@ -27,9 +28,7 @@ class Goodput:
     congestion_control: str
 
 
-def ping_all(
-    inventory: Mapping[str, Any], *, wait_s: float = 1.0, count: int = 1
-) -> dict[tuple[str, str], bool]:
+def ping_all(inventory: Mapping[str, Any], *, wait_s: float = 1.0, count: int = 1) -> dict[tuple[str, str], bool]:
     """(from, to) -> answered, for every ordered pair. Each echo waits `wait_s` seconds."""
     nodes = inventory["nodes"]
     # One process a node pings all others at once: fork and join would cost more than the echo.
@@ -41,9 +40,7 @@ def ping_all(
         for start in range(0, len(others), BATCH):
             batch = [other["address"] for other in others[start : start + BATCH]]
             argv = ["sh", "-c", script, "sh", str(count), f"{wait_s:g}", *batch]
-            done = engine.execute(
-                inventory, node["name"], argv, tty=False, timeout_s=30.0 + count * (1 + wait_s)
-            )
+            done = engine.execute(inventory, node["name"], argv, tty=False, timeout_s=30.0 + count * (1 + wait_s))
             answered.update(done.stdout.split())
         return {(node["name"], other["name"]): other["address"] in answered for other in others}
 
@@ -65,8 +62,18 @@ def tcp_goodput(inventory: Mapping[str, Any], client: str, server: str, *, secon
         if name not in nodes:
             raise TopologyError(f"no node is called {name!r}; `nodes` lists them")
     listen = ["iperf3", "--server", "--one-off", "--port", str(IPERF_PORT), "--json"]
-    send = ["iperf3", "--client", nodes[server]["address"], "--port", str(IPERF_PORT), "--time", f"{seconds:g}", "--json",
-            "--connect-timeout", "3000"]  # fmt: skip
+    send = [
+        "iperf3",
+        "--client",
+        nodes[server]["address"],
+        "--port",
+        str(IPERF_PORT),
+        "--time",
+        f"{seconds:g}",
+        "--json",
+        "--connect-timeout",
+        "3000",
+    ]
     with ThreadPoolExecutor(1) as pool:
         serving = pool.submit(engine.execute, inventory, server, listen, tty=False, timeout_s=seconds + 30.0)
         _wait_listening(inventory, server)
@@ -86,9 +93,7 @@ def tcp_goodput(inventory: Mapping[str, Any], client: str, server: str, *, secon
 def _wait_listening(inventory: Mapping[str, Any], server: str) -> None:
     wanted = f":{IPERF_PORT:04X} "
     for _ in range(50):
-        done = engine.execute(
-            inventory, server, ["cat", "/proc/net/tcp", "/proc/net/tcp6"], tty=False, timeout_s=10.0
-        )
+        done = engine.execute(inventory, server, ["cat", "/proc/net/tcp", "/proc/net/tcp6"], tty=False, timeout_s=10.0)
         if any(wanted in line and " 0A " in line for line in done.stdout.splitlines()):
             return
         time.sleep(0.1)

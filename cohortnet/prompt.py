@@ -64,9 +64,7 @@ class Prompt(cmd.Cmd):
         if line == "EOF":
             return
         word = line.split()[0]
-        self.console.print(
-            f"{word!r} is no command and no node; `help` lists the commands, `nodes` the nodes"
-        )
+        self.console.print(f"{word!r} is no command and no node; `help` lists the commands, `nodes` the nodes")
 
     def completenames(self, text: str, *ignored: Any) -> list[str]:
         """Commands and nodes, for the tabulator key."""
@@ -121,7 +119,8 @@ class Prompt(cmd.Cmd):
         self.console.print(f"link {words[0]} {words[1]} is {words[2]}")
 
     def do_intents(self, line: str) -> None:
-        """intents [FILE [NAME=VALUE ...]]: list the intents; with FILE post it (ipstart=10 cohortsize=4 numround=3 ...)."""
+        """intents [FILE [NAME=VALUE ...]]: list the intents; with FILE post it (ipstart=10 cohortsize=4 numround=3
+        ...)."""
         mlfo = Orchestrator(edge_url(self.inventory))
         words = shlex.split(line)
         if not words:

@@ -1,6 +1,8 @@
-"""The record of one run: `runs/<id>/`. Turns a run's events into tables; owns the folder's files, asks no one for anything.
+"""The record of one run: `runs/<id>/`. Turns a run's events into tables; owns the folder's files, asks no one for
+anything.
 
-rounds.csv has a row a round, clients.csv a row a reply of a client. Bytes are serialised message bytes of the transport, down is server
+rounds.csv has a row a round, clients.csv a row a reply of a client. Bytes are serialised message bytes of the
+transport, down is server
 to client; seconds are wall-clock seconds.
 """
 
@@ -44,7 +46,8 @@ def _metric(metrics: Mapping[str, Any], *names: str) -> float | None:
 
 
 def round_rows(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row a round (round 0 is the evaluation before any training), with the columns of ROUND_COLUMNS; None where nothing is known."""
+    """A row a round (round 0 is the evaluation before any training), with the columns of ROUND_COLUMNS; None where
+    nothing is known."""
     rows: dict[int, dict[str, Any]] = {}
     for event in events:
         if "round" not in event:
@@ -78,7 +81,8 @@ def client_rows(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 @dataclass
 class Summary:
-    """What the closing table says of a run. Accuracies are the server's own where it evaluates, else the distributed ones."""
+    """What the closing table says of a run. Accuracies are the server's own where it evaluates, else the distributed
+    ones."""
 
     run: str
     intent: str

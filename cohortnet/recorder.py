@@ -2,8 +2,10 @@
 
     python -m cohortnet.recorder --inventory PATH --runs DIR
 
-It asks for new intents once a second, follows each until its end (one thread each, at most 64 at once, the others wait), and collects the
-logs of server and clients from their agents over the management network. Started again it goes on where the record ends.
+It asks for new intents once a second, follows each until its end (one thread each, at most 64 at once, the others
+wait), and collects the
+logs of server and clients from their agents over the management network. Started again it goes on where the record
+ends.
 """
 
 from __future__ import annotations
@@ -126,9 +128,7 @@ class Recorder:
                     continue
                 url = f"http://{addresses[node]}:5000/v1/logs/{intent['id']}"
                 try:
-                    answer = session.get(
-                        url, params={"kind": kind, "tail": "5000"}, timeout=(2.0, LOG_TIMEOUT_S)
-                    )
+                    answer = session.get(url, params={"kind": kind, "tail": "5000"}, timeout=(2.0, LOG_TIMEOUT_S))
                 except requests.RequestException as error:
                     record.write(f"logs/{node}.{kind}.log", f"(not collected: {error})\n")
                     continue
@@ -142,9 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--inventory", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
     arguments = parser.parse_args(argv)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stdout
-    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stdout)
     inventory = read_inventory(arguments.inventory, wait_s=60.0)
     if shutil.disk_usage(arguments.runs.parent if arguments.runs.parent.exists() else "/").free < 50 * 2**20:
         log.warning("less than 50 MiB free where runs are recorded")

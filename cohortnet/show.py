@@ -40,9 +40,7 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 def node_table(nodes: Sequence[Mapping[str, Any]]) -> Table:
     """Nodes of a plan or an inventory (as plain data)."""
-    table = _table(
-        f"{len(nodes)} nodes", ("node", "role", "cohort", "address", "switch", "port", "cpu", "memory")
-    )
+    table = _table(f"{len(nodes)} nodes", ("node", "role", "cohort", "address", "switch", "port", "cpu", "memory"))
     for node in nodes:
         table.add_row(
             node["name"], node["role"], node["cohort"] or "", node["address"], node["switch"], str(node["switch_port"]),
@@ -93,9 +91,7 @@ def plan_tables(plan: Plan) -> list[Table]:
 
 def intent_table(intents: Sequence[Mapping[str, Any]]) -> Table:
     """Intents as the MLFO lists them."""
-    table = _table(
-        f"{len(intents)} intents", ("id", "intent", "state", "cohort", "server", "clients", "reason")
-    )
+    table = _table(f"{len(intents)} intents", ("id", "intent", "state", "cohort", "server", "clients", "reason"))
     for item in intents:
         clients = item.get("clients") or []
         table.add_row(

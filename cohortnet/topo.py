@@ -1,4 +1,5 @@
-"""What `topo.py N` does: raise the preset (or a file) and open the prompt. Removes the testbed when the prompt is left."""
+"""What `topo.py N` does: raise the preset (or a file) and open the prompt. Removes the testbed when the prompt is
+left."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from pathlib import Path
 import typer
 
 from cohortnet.choose import Choice
-from cohortnet.cli import need_root, print_raised, raise_chosen, reported
+from cohortnet.cli import print_raised, raise_chosen
 from cohortnet.follow import console_for
+from cohortnet.terminal import need_root, reported
 
 EXAMPLES = """examples:
   sudo python topo.py 3                                        three cohorts, 50 clients, Docker containers

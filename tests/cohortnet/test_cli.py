@@ -7,12 +7,32 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["", "validate", "plan", "up", "down", "ls", "exec", "doctor", "logs", "intent", "intent send", "intent list",
-            "intent show", "intent stop", "intent wait", "runs", "runs list", "runs table"]  # fmt: skip
+COMMANDS = [
+    "",
+    "validate",
+    "plan",
+    "up",
+    "down",
+    "ls",
+    "exec",
+    "doctor",
+    "logs",
+    "intent",
+    "intent send",
+    "intent list",
+    "intent show",
+    "intent stop",
+    "intent wait",
+    "runs",
+    "runs list",
+    "runs table",
+]
 
 
 def cohortnet(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "cohortnet", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "cohortnet", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -9,25 +9,63 @@ from cohortnet.record import RunRecord, client_rows, round_rows, summarise
 
 
 def reply(number: int, phase: str, client: str) -> dict[str, Any]:
-    return {"kind": "client.reply", "round": number, "phase": phase, "client": client, "seconds": 1.5, "bytes_down": 100,
-            "bytes_up": 90, "num_examples": 10, "metrics": {"train_loss": 0.5, "num-examples": 10}, "error": None}  # fmt: skip
+    return {
+        "kind": "client.reply",
+        "round": number,
+        "phase": phase,
+        "client": client,
+        "seconds": 1.5,
+        "bytes_down": 100,
+        "bytes_up": 90,
+        "num_examples": 10,
+        "metrics": {"train_loss": 0.5, "num-examples": 10},
+        "error": None,
+    }
 
 
 EVENTS: list[dict[str, Any]] = [
     {"seq": 1, "kind": "run.started"},
     {"seq": 2, "kind": "round.metrics", "round": 0, "source": "server", "metrics": {"loss": 2.3, "accuracy": 0.1}},
     reply(1, "train", "fc.10"),
-    {"seq": 4, "kind": "phase.finished", "round": 1, "phase": "train", "seconds": 3.0, "replies": 2, "errors": 0,
-     "bytes_down": 200, "bytes_up": 180},
-    {"seq": 5, "kind": "phase.finished", "round": 1, "phase": "evaluate", "seconds": 1.0, "replies": 2, "errors": 1,
-     "bytes_down": 200, "bytes_up": 10},
-    {"seq": 6, "kind": "round.metrics", "round": 1, "source": "distributed", "metrics": {"eval_loss": 1.0, "eval_acc": 0.2,
-                                                                                        "accuracy": 0.4}},
+    {
+        "seq": 4,
+        "kind": "phase.finished",
+        "round": 1,
+        "phase": "train",
+        "seconds": 3.0,
+        "replies": 2,
+        "errors": 0,
+        "bytes_down": 200,
+        "bytes_up": 180,
+    },
+    {
+        "seq": 5,
+        "kind": "phase.finished",
+        "round": 1,
+        "phase": "evaluate",
+        "seconds": 1.0,
+        "replies": 2,
+        "errors": 1,
+        "bytes_down": 200,
+        "bytes_up": 10,
+    },
+    {
+        "seq": 6,
+        "kind": "round.metrics",
+        "round": 1,
+        "source": "distributed",
+        "metrics": {"eval_loss": 1.0, "eval_acc": 0.2, "accuracy": 0.4},
+    },
     {"seq": 7, "kind": "round.metrics", "round": 1, "source": "server", "metrics": {"loss": 0.9, "accuracy": 0.7}},
     {"seq": 8, "kind": "run.finished", "rounds": 1, "seconds": 4.5},
-    {"seq": 9, "kind": "client.finished", "client": "fc.10", "interface_start": {"rx_bytes": 50, "tx_bytes": 10},
-     "interface_end": {"rx_bytes": 480, "tx_bytes": 220}},
-]  # fmt: skip
+    {
+        "seq": 9,
+        "kind": "client.finished",
+        "client": "fc.10",
+        "interface_start": {"rx_bytes": 50, "tx_bytes": 10},
+        "interface_end": {"rx_bytes": 480, "tx_bytes": 220},
+    },
+]
 
 
 def test_rounds_and_clients_have_a_row_each() -> None:
@@ -39,7 +77,9 @@ def test_rounds_and_clients_have_a_row_each() -> None:
 
 
 def test_the_summary_counts_rounds_bytes_and_interfaces() -> None:
-    summary = summarise({"run": "r", "state": "succeeded", "intent": {"cohort": "1", "server": "fed.1", "clients": ["a"]}}, EVENTS)
+    summary = summarise(
+        {"run": "r", "state": "succeeded", "intent": {"cohort": "1", "server": "fed.1", "clients": ["a"]}}, EVENTS
+    )
     assert (summary.rounds, summary.accuracies, summary.seconds) == (1, [0.7], 4.5)
     assert (summary.bytes_down, summary.interface_bytes_down, summary.interface_bytes_up) == (400, 430, 210)
 

@@ -1,4 +1,5 @@
-"""Raises whole testbeds for the tests of this folder, through the command line as a user would, and always takes them down."""
+"""Raises whole testbeds for the tests of this folder, through the command line as a user would, and always takes them
+down."""
 
 from __future__ import annotations
 

@@ -42,7 +42,10 @@ def leftovers(name: str) -> list[str]:
         if root.endswith(f"/cohortnet/{name}"):
             found.append(f"cgroup {root}")
             folders.clear()
-    found += [f"container {line}" for line in _lines("docker", "ps", "-a", "-q", "--filter", f"label=cohortnet.testbed={name}")]
+    found += [
+        f"container {line}"
+        for line in _lines("docker", "ps", "-a", "-q", "--filter", f"label=cohortnet.testbed={name}")
+    ]
     if (state := Path("/run/cohortnet") / name).exists():
         found.append(f"folder {state}")
     return found

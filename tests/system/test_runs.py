@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from cohortnet.follow import follow_intents, wait_recorded
-from cohortnet.follow import console_for
+from cohortnet.follow import console_for, follow_intents, wait_recorded
 from cohortnet.orchestrator import edge_url
 from cohortnet.record import RunRecord
 from tests.system.conftest import REPOSITORY, Raise
@@ -33,14 +32,18 @@ FORM = {"cohortsize": 4, "avgalgo": "FedAvg", "fracfit": 1.0, "minfit": 4, "mina
 
 
 @pytest.mark.parametrize("runtime", ["namespace", "docker"])
-def test_two_cohorts_learn_at_the_same_time_each_on_its_own_server(testbed: Raise, tmp_path: Path, runtime: str) -> None:
+def test_two_cohorts_learn_at_the_same_time_each_on_its_own_server(
+    testbed: Raise, tmp_path: Path, runtime: str
+) -> None:
     name = f"t-run-{runtime}"
     inventory = testbed(name, "--cohorts", "2", "--clients", "8", "--campuses", "2", "--runtime", runtime)
     url = "http://127.0.0.1:8000"  # published, as the README's curl uses it
     answers = [post(url, "drilling.yaml", ipstart=first, **FORM) for first in (10, 14)]
     identities = [answer["id"] for answer in answers]
     states = follow_intents(edge_url(inventory), identities, console_for())
-    assert set(states.values()) == {"succeeded"}, [requests.get(f"{url}/v1/intents/{i}", timeout=9).json() for i in identities]
+    assert set(states.values()) == {"succeeded"}, [
+        requests.get(f"{url}/v1/intents/{i}", timeout=9).json() for i in identities
+    ]
     runs = tmp_path / "runs"
     assert wait_recorded(runs, identities) == []
     summaries = [RunRecord(runs / identity).summary() for identity in identities]

@@ -1,4 +1,5 @@
-"""The preset is the one that is documented, for any number of cohorts, clients and campuses; wrong testbeds name every problem."""
+"""The preset is the one that is documented, for any number of cohorts, clients and campuses; wrong testbeds name every
+problem."""
 
 import json
 from ipaddress import IPv4Address
@@ -29,9 +30,16 @@ def test_the_default_preset_is_the_documented_one() -> None:
     nodes = {node.name: node for node in plan.nodes}
     assert len([n for n in nodes if n.startswith("fc.")]) == 50
     expected = {
-        "cloud.0": "10.0.0.1", "appserv.0": "10.0.0.2", "prom.0": "10.0.0.100", "fed.1": "10.0.0.101", "fed.3": "10.0.0.103",
-        "mo.1": "10.0.1.1", "app.1": "10.0.1.2", "fc.10": "10.0.1.10", "fc.59": "10.0.1.59",
-    }  # fmt: skip
+        "cloud.0": "10.0.0.1",
+        "appserv.0": "10.0.0.2",
+        "prom.0": "10.0.0.100",
+        "fed.1": "10.0.0.101",
+        "fed.3": "10.0.0.103",
+        "mo.1": "10.0.1.1",
+        "app.1": "10.0.1.2",
+        "fc.10": "10.0.1.10",
+        "fc.59": "10.0.1.59",
+    }
     assert {name: nodes[name].address for name in expected} == expected
     assert nodes["fc.23"].switch == "swCampus2" and nodes["fc.59"].switch == "swCampus5"
     assert nodes["fc.10"].container == "mn.fc.10"
@@ -49,7 +57,9 @@ def test_port_numbers_follow_the_documented_order(cohorts: int) -> None:
     assert ports["aggsw10"] == [*servers, "cloud.0", "prom.0", "appserv.0", "satsw11"]
     assert ports["swCampus2"] == [*(f"fc.{n}" for n in range(20, 30)), "swEdge12"]
     assert ports["swEdge12"] == ["mo.1", "app.1", *(f"swCampus{c}" for c in range(1, 6)), "satsw11"]
-    assert all([port.number for port in switch.ports] == list(range(1, len(switch.ports) + 1)) for switch in plan.switches)
+    assert all(
+        [port.number for port in switch.ports] == list(range(1, len(switch.ports) + 1)) for switch in plan.switches
+    )
 
 
 def test_the_satellite_path_delays_and_access_links_have_their_rate() -> None:
@@ -82,7 +92,9 @@ def test_any_numbers_give_a_consistent_plan(cohorts: int, clients: int, campuses
 
 def test_up_and_down_replace_what_the_link_says_key_by_key() -> None:
     link = {"a": "h", "b": "s", "rate": "10 Mbit/s", "delay": "5 ms", "down": {"rate": "1 Mbit/s"}}
-    plan = make_plan(parse_testbed({"name": "x", "nodes": [{"name": "h"}], "switches": [{"name": "s"}], "links": [link]}))
+    plan = make_plan(
+        parse_testbed({"name": "x", "nodes": [{"name": "h"}], "switches": [{"name": "s"}], "links": [link]})
+    )
     up, down = plan.links[0].a_to_b, plan.links[0].b_to_a
     assert (up.rate_bps, up.delay_s, down.rate_bps, down.delay_s) == (10_000_000, 0.005, 1_000_000, 0.005)
 
@@ -100,29 +112,50 @@ def test_every_problem_is_reported_at_once() -> None:
     data = {
         "name": "x",
         "nodes": [
-            {"name": "a"}, {"name": "a"}, {"name": "lonely"}, {"name": "far", "address": "192.168.1.1"},
+            {"name": "a"},
+            {"name": "a"},
+            {"name": "lonely"},
+            {"name": "far", "address": "192.168.1.1"},
             {"name": "c", "role": "client"},
         ],
         "switches": [{"name": "s", "datapath_id": 7}, {"name": "t", "datapath_id": 7}],
-        "links": [{"a": "a", "b": "s"}, {"a": "ghost", "b": "s"}, {"a": "far", "b": "c"}, {"a": "s", "b": "t", "jitter": "1 ms"}],
+        "links": [
+            {"a": "a", "b": "s"},
+            {"a": "ghost", "b": "s"},
+            {"a": "far", "b": "c"},
+            {"a": "s", "b": "t", "jitter": "1 ms"},
+        ],
         "cohorts": [{"name": "1", "server": "a", "clients": ["c", "c"]}],
         "publish": [{"node": "nobody", "port": 80, "host_port": 8080}],
-    }  # fmt: skip
+    }
     found = problems(data)
     assert found == {
-        "nodes[0].name": "duplicate-name", "nodes[1].name": "duplicate-name", "nodes[2]": "links-of-node",
-        "nodes[3].address": "outside-pool", "switches[0].datapath_id": "duplicate-id", "switches[1].datapath_id": "duplicate-id",
-        "links[1].a": "unknown-node", "links[2]": "no-switch", "links[3].up": "jitter-without-delay",
-        "links[3].down": "jitter-without-delay", "cohorts[0].server": "no-server", "cohorts[0].clients[1]": "two-cohorts",
-        "publish[0].node": "unknown-node", "publish[0].host_port": "port-taken",
-    }  # fmt: skip
+        "nodes[0].name": "duplicate-name",
+        "nodes[1].name": "duplicate-name",
+        "nodes[2]": "links-of-node",
+        "nodes[3].address": "outside-pool",
+        "switches[0].datapath_id": "duplicate-id",
+        "switches[1].datapath_id": "duplicate-id",
+        "links[1].a": "unknown-node",
+        "links[2]": "no-switch",
+        "links[3].up": "jitter-without-delay",
+        "links[3].down": "jitter-without-delay",
+        "cohorts[0].server": "no-server",
+        "cohorts[0].clients[1]": "two-cohorts",
+        "publish[0].node": "unknown-node",
+        "publish[0].host_port": "port-taken",
+    }
 
 
 def test_parts_that_are_not_connected_and_loops_without_controller_are_refused() -> None:
     nodes, switches = [{"name": "a"}, {"name": "b"}], [{"name": "s"}, {"name": "t"}]
     apart = {"name": "x", "nodes": nodes, "switches": switches, "links": [{"a": "a", "b": "s"}, {"a": "b", "b": "t"}]}
     assert problems(apart) == {"links": "disconnected"}
-    loop = {**apart, "links": [*apart["links"], {"a": "s", "b": "t"}, {"a": "s", "b": "t"}], "controller": {"kind": "none"}}  # type: ignore[misc]
+    loop = {
+        **apart,
+        "links": [*apart["links"], {"a": "s", "b": "t"}, {"a": "s", "b": "t"}],
+        "controller": {"kind": "none"},
+    }  # type: ignore[misc]
     assert problems(loop) == {"controller.kind": "loop"}
 
 
