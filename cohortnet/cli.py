@@ -82,9 +82,8 @@ def validate(
         if as_json:
             print(json.dumps({"valid": True, "errors": []}))
         else:
-            print(
-                f"{plan.testbed}: valid ({len(plan.nodes)} nodes, {len(plan.switches)} switches, {len(plan.links)} links)"
-            )
+            sizes = f"{len(plan.nodes)} nodes, {len(plan.switches)} switches, {len(plan.links)} links"
+            print(f"{plan.testbed}: valid ({sizes})")
 
 
 @app.command("plan", epilog="Example: cohortnet plan --cohorts 3 --clients 12 --json")

@@ -32,7 +32,10 @@ def ping_all(inventory: Mapping[str, Any], *, wait_s: float = 1.0, count: int = 
     """(from, to) -> answered, for every ordered pair. Each echo waits `wait_s` seconds."""
     nodes = inventory["nodes"]
     # One process a node pings all others at once: fork and join would cost more than the echo.
-    script = 'n=$1; w=$2; shift 2; for a in "$@"; do (ping -n -q -c "$n" -W "$w" "$a" >/dev/null 2>&1 && echo "$a") & done; wait'
+    script = (
+        'n=$1; w=$2; shift 2; for a in "$@"; do '
+        '(ping -n -q -c "$n" -W "$w" "$a" >/dev/null 2>&1 && echo "$a") & done; wait'
+    )
 
     def from_node(node: Mapping[str, Any]) -> dict[tuple[str, str], bool]:
         others = [other for other in nodes if other["name"] != node["name"]]

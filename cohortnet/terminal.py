@@ -1,4 +1,4 @@
-"""What all commands share on the terminal: common options, errors as messages and exit statuses, the choice of a testbed."""
+"""What all commands share on the terminal: common options, errors as messages and exit statuses, which testbed."""
 
 from __future__ import annotations
 
