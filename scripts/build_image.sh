@@ -98,6 +98,7 @@ make_base() {
         proxy=$(apt-config dump "$proxy" 2>/dev/null | head -n 1)
         [ -z "$proxy" ] || options+=("--aptopt=$proxy")
     done
+    # shellcheck disable=SC2016  # mmdebstrap gives the new root to the hook's shell as $1
     hook='rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap"; ln -sf python3 "$1/usr/bin/python"; rm -rf "$1"/var/cache/* "$1"/var/log/*'
     if [ -s "$WORK/sources.list" ]; then
         hook="$hook; : >\"\$1/etc/apt/sources.list\""
@@ -160,20 +161,34 @@ fetch_wheels() {
     mkdir -p build
     rm -rf $target
     mv "$WORK/wheels" $target
+    give_back build
     printf '%s\n' "$want" >build/node-wheels.stamp
     say "$(find $target -name '*.whl' | wc -l) packages, $(du -sm $target | cut -f1) MB, in $((SECONDS - started)) s"
 }
 
 # --- the image -----------------------------------------------------------------------------------------------------
 
-build() {
-    local started=$SECONDS builder=()
-    # Debian's docker.io has no buildx: the daemon's own builder then, chosen here so that the client does not warn.
-    docker buildx version >/dev/null 2>&1 || builder=(env DOCKER_BUILDKIT=0)
-    say "building $COHORTNET_NODE_IMAGE"
-    "${builder[@]}" docker build --pull=false --force-rm -f fl_node/Dockerfile -t "$COHORTNET_NODE_IMAGE" \
-        --label "cohortnet.sources=$want" . >"$WORK/build.log" 2>&1 ||
+# docker_build ARGUMENTS: the log is shown only where it matters. --force-rm: no intermediate container stays.
+docker_build() {
+    "${builder[@]}" docker build --pull=false --force-rm -f fl_node/Dockerfile "$@" . >"$WORK/build.log" 2>&1 ||
         { tail -n 40 "$WORK/build.log" >&2; die "docker build failed"; }
+}
+
+build() {
+    local started=$SECONDS builder=() before
+    before=$(docker image inspect --format '{{.Id}}' "$COHORTNET_NODE_IMAGE" 2>/dev/null || true)
+    say "building $COHORTNET_NODE_IMAGE"
+    # Debian's docker.io has no buildx: the daemon's own builder then, chosen here so that the client does not warn. Its
+    # cache is its images: the first stage gets a name, so that it is neither an anonymous image nor pruned and built anew.
+    if ! docker buildx version >/dev/null 2>&1; then
+        builder=(env DOCKER_BUILDKIT=0)
+        docker_build --target packages -t "${COHORTNET_NODE_IMAGE%%:*}-packages:latest"
+    fi
+    docker_build -t "$COHORTNET_NODE_IMAGE" --label "cohortnet.sources=$want"
+    # The image that had the name before; it stays while a container still runs it.
+    if [ -n "$before" ] && [ "$before" != "$(docker image inspect --format '{{.Id}}' "$COHORTNET_NODE_IMAGE")" ]; then
+        docker image rm "$before" >/dev/null 2>&1 || true
+    fi
     say "$COHORTNET_NODE_IMAGE built in $((SECONDS - started)) s, $(image_megabytes "$COHORTNET_NODE_IMAGE") MB"
 }
 

@@ -5,7 +5,9 @@
 
 COHORTNET_ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 COHORTNET_VENV=$COHORTNET_ROOT/.venv
+# shellcheck disable=SC2034  # used by the scripts that source this file
 COHORTNET_NODE_IMAGE=cohortnet/node:latest
+# shellcheck disable=SC2034
 COHORTNET_NODE_BASE=python:3.11-slim
 
 say() { printf '==> %s\n' "$*"; }
@@ -62,6 +64,7 @@ apt_update_once() {
 }
 
 # What a testbed on the namespace runtime needs from the distribution.
+# shellcheck disable=SC2034
 APT_TESTBED=(
     "openvswitch-switch=OpenFlow_switches_(each_testbed_runs_its_own)"
     "iproute2=network_namespaces,_links,_traffic_control"
@@ -105,22 +108,22 @@ find_python() {
 
 # torch_settings ARRAY: pip arguments for PyTorch: an index with CPU wheels, where the user names one.
 torch_settings() {
+    # shellcheck disable=SC2178  # the caller's array
     local -n settings=$1
-    # shellcheck disable=SC2034  # the caller's array
     settings=()
-    [ -z "${COHORTNET_TORCH_INDEX:-}" ] || settings=(--extra-index-url "$COHORTNET_TORCH_INDEX")
+    [ -z "${COHORTNET_TORCH_INDEX:-}" ] || settings+=(--extra-index-url "$COHORTNET_TORCH_INDEX")
 }
 
 # torch_requirement FILE: the line that pins PyTorch.
 torch_requirement() { grep -m1 '^torch==' "$1" || die "$1 pins no torch"; }
 
-# make_venv [dev]: the repository's virtual environment with all pinned packages and the command `cohortnet`; with `dev`
-# also what the tests need. Costs nothing where the stamp says that it is up to date.
+# make_venv run|dev: the repository's virtual environment with all pinned packages and the command `cohortnet`; with `dev`
+# also what the tests need (it stays, so that the two scripts do not undo each other's work). Costs nothing where the stamp says that it is up to date.
 make_venv() {
-    local extra=${1:-} files=("$COHORTNET_ROOT/requirements.txt") want stamp=$COHORTNET_VENV/.cohortnet-stamp
+    local kind=$1 files=("$COHORTNET_ROOT/requirements.txt") want stamp=$COHORTNET_VENV/.cohortnet-stamp
     local pip torch=() started=$SECONDS
     find_python
-    if [ -n "$extra" ] || [ -e "$COHORTNET_VENV/.cohortnet-dev" ]; then
+    if [ "$kind" = dev ] || [ -e "$COHORTNET_VENV/.cohortnet-dev" ]; then
         files+=("$COHORTNET_ROOT/requirements-dev.txt")
     fi
     want=$("$COHORTNET_PYTHON" -c 'import sys; print(sys.version)' |
@@ -140,13 +143,24 @@ make_venv() {
     pip=("$COHORTNET_VENV/bin/python" -m pip --disable-pip-version-check)
     torch_settings torch
     # PyTorch alone and first: in one go with the rest pip may prefer a later, much larger build.
-    "${pip[@]}" install -q "${torch[@]}" "$(torch_requirement "$COHORTNET_ROOT/requirements.txt")"
+    "${pip[@]}" install -qq "${torch[@]}" "$(torch_requirement "$COHORTNET_ROOT/requirements.txt")"
     warn_of_cuda
-    "${pip[@]}" install -q "${torch[@]}" "${files[@]/#/-r}"
-    "${pip[@]}" install -q --no-deps --editable "$COHORTNET_ROOT"
-    [ -z "$extra" ] || touch "$COHORTNET_VENV/.cohortnet-dev"
+    "${pip[@]}" install -qq "${torch[@]}" "${files[@]/#/-r}"
+    # `compat` puts the whole folder on the path: a package that is added later is found without another installation.
+    "${pip[@]}" install -qq --no-deps --no-build-isolation --config-settings editable_mode=compat --editable "$COHORTNET_ROOT"
+    [ "$kind" != dev ] || touch "$COHORTNET_VENV/.cohortnet-dev"
     printf '%s\n' "$want" >"$stamp"
+    give_back "$COHORTNET_VENV" "$COHORTNET_ROOT"/*.egg-info
     say "virtual environment ready after $((SECONDS - started)) s ($(du -sm "$COHORTNET_VENV" | cut -f1) MB)"
+}
+
+# give_back PATH...: what root made in a user's checkout belongs to that user.
+give_back() {
+    local path
+    [ "$(id -u)" -eq 0 ] || return 0
+    for path in "$@"; do
+        [ ! -e "$path" ] || chown -R --no-dereference --reference="$COHORTNET_ROOT" "$path"
+    done
 }
 
 warn_of_cuda() {
