@@ -12,12 +12,13 @@ SCRIPTS = ["scripts/quickstart.sh", "scripts/test.sh", "scripts/build_image.sh"]
 LIBRARY = "set -euo pipefail; . scripts/lib.sh; "
 
 
-def run(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload,no-any-return]
+def run(*command: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    env = os.environ | (environment or {})
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=env)
 
 
 def bash(text: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return run("bash", "-c", LIBRARY + text, env=os.environ | environment)
+    return run("bash", "-c", LIBRARY + text, environment=environment)
 
 
 def test_shellcheck_finds_nothing() -> None:
@@ -72,7 +73,8 @@ def test_what_is_installed_is_not_installed_again() -> None:
 
 def test_what_is_missing_is_named_with_its_reason_before_it_is_installed() -> None:
     done = bash(
-        'apt-get() { echo "called $*" >&2; }; apt_is_known() { true; }; apt_log() { echo /dev/stderr; }; id() { echo 0; };'
+        'apt-get() { echo "called $*" >&2; }; apt_is_known() { true; }; id() { echo 0; };'
+        "apt_log() { echo /dev/stderr; };"
         'apt_missing "cohortnet-no-such-package=the_reason_why" "bash=the_shell"'
     )
     assert done.returncode == 0, done.stderr
@@ -92,9 +94,10 @@ def test_an_up_to_date_environment_is_left_alone(tmp_path: Path) -> None:
     for name in ("requirements.txt", "requirements-dev.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     setup = f'COHORTNET_ROOT={tmp_path}; COHORTNET_VENV={tmp_path}/.venv; mkdir -p "$COHORTNET_VENV/bin";'
-    # An interpreter that only notes how it was called stands for the environment's own: nothing is installed here.
+    # An interpreter that only notes how it was called stands for the environment's own: nothing is installed.
     program = tmp_path / "python"
-    program.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\ncase "$*" in *sys.version*) echo 3.11;; esac\n')
+    notes = f'echo "$@" >>{tmp_path}/calls; case "$*" in *sys.version*) echo 3.11;; esac'
+    program.write_text(f"#!/bin/sh\n{notes}\n")
     program.chmod(0o755)
     setup += f'cp {program} "$COHORTNET_VENV/bin/python"; COHORTNET_PYTHON={program};'
 
@@ -120,6 +123,7 @@ def test_only_a_daemon_that_we_started_is_stopped() -> None:
     done = bash('sleep 60 & other=$!; stop_dockerd; kill -0 "$other" && echo alive; kill "$other"')
     assert "alive" in done.stdout
     done = bash(
-        'sleep 60 & COHORTNET_DOCKERD_PID=$!; ours=$COHORTNET_DOCKERD_PID; stop_dockerd; kill -0 "$ours" 2>/dev/null || echo gone'
+        "sleep 60 & ours=$!; COHORTNET_DOCKERD_PID=$ours; stop_dockerd;"
+        'kill -0 "$ours" 2>/dev/null || echo gone'
     )
     assert "gone" in done.stdout
