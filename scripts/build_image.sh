@@ -154,6 +154,8 @@ fetch_wheels() {
         for minor in $(seq 36 -1 5); do options+=(--platform "manylinux_2_${minor}_$(uname -m)"); done
         for minor in 2014 2010 1; do options+=(--platform "manylinux${minor}_$(uname -m)"); done
     fi
+    ! torch_is_cuda "$python" --only-binary=:all: "${options[@]}" ||
+        die "pip would take PyTorch's CUDA build, several GB, for an image whose nodes compute on the CPU. $HOW_TO_GET_CPU_TORCH"
     torch_settings torch
     say "fetching the node's Python packages with this machine's pip (PyTorch's CPU build is about 190 MB)"
     "$python" -m pip --disable-pip-version-check download -qq --no-deps --only-binary=:all: "${options[@]}" "${torch[@]}" \

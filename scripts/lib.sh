@@ -142,9 +142,11 @@ make_venv() {
     fi
     pip=("$COHORTNET_VENV/bin/python" -m pip --disable-pip-version-check)
     torch_settings torch
+    if torch_is_cuda "$COHORTNET_VENV/bin/python"; then
+        warn "pip takes PyTorch's CUDA build, several GB, though nodes compute on the CPU. For 200 MB instead: $HOW_TO_GET_CPU_TORCH"
+    fi
     # PyTorch alone and first: in one go with the rest pip may prefer a later, much larger build.
     "${pip[@]}" install -qq "${torch[@]}" "$(torch_requirement "$COHORTNET_ROOT/requirements.txt")"
-    warn_of_cuda
     "${pip[@]}" install -qq "${torch[@]}" "${files[@]/#/-r}"
     # `compat` puts the whole folder on the path: a package that is added later is found without another installation.
     "${pip[@]}" install -qq --no-deps --no-build-isolation --config-settings editable_mode=compat --editable "$COHORTNET_ROOT"
@@ -163,13 +165,22 @@ give_back() {
     done
 }
 
-warn_of_cuda() {
-    if "$COHORTNET_VENV/bin/python" -c 'import importlib.metadata as m, sys
-sys.exit(not any(d.name.startswith("nvidia-") for d in m.distributions()))' 2>/dev/null; then
-        warn "pip chose PyTorch's CUDA build (several GB). Nodes compute on the CPU: with COHORTNET_TORCH_INDEX set to the" \
-            "address of PyTorch's CPU wheel index, and .venv removed, the next start takes 200 MB instead."
-    fi
+# torch_is_cuda PYTHON [PIP OPTIONS]: whether that Python's pip would take PyTorch's CUDA build, that is, whether the wheel
+# that it chooses needs, on this machine, the packages that CUDA comes in. Fetches nothing but the wheel's metadata.
+torch_is_cuda() {
+    local report torch=()
+    torch_settings torch
+    report=$("$1" -m pip --disable-pip-version-check install -qq --dry-run --ignore-installed --no-deps --report - "${@:2}" "${torch[@]}" \
+        "$(torch_requirement "$COHORTNET_ROOT/requirements.txt")") || die "pip finds no $(torch_requirement "$COHORTNET_ROOT/requirements.txt")"
+    "$1" -c 'import json, sys
+from pip._vendor.packaging.requirements import Requirement
+needs = map(Requirement, json.load(sys.stdin)["install"][0]["metadata"].get("requires_dist", []))
+here = [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+sys.exit(not any(name.startswith(("nvidia-", "cuda-")) for name in here))' <<<"$report"
 }
+
+HOW_TO_GET_CPU_TORCH="set COHORTNET_TORCH_INDEX to the address of PyTorch's index of CPU wheels, or PIP_FIND_LINKS to a folder \
+that has the wheel (behind sudo: sudo NAME=VALUE scripts/...)"
 
 # --- Docker ------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ cohort reached and sent, and takes the testbed down again, also on failure and C
   --keep          leave the testbed up at the end
 
 Installs: Debian packages (openvswitch-switch, iproute2, iputils-ping, iperf3, nftables, ethtool, curl, dataset-fashion-mnist, Python's
-venv; for docker also docker.io), and a virtual environment in .venv with the packages of requirements.txt.
+venv; for docker also docker.io), and a virtual environment in .venv with the packages of requirements.txt, PyTorch's CPU build
+where pip finds it: sudo COHORTNET_TORCH_INDEX=ADDRESS ./scripts/quickstart.sh names an index that has it.
 TEXT
 }
 
@@ -79,10 +80,12 @@ for note in answer.get("notes") or []:
 print(answer["id"])' "$answer"
 }
 
-# lacks_delay: whether the doctor says that this kernel cannot delay packets.
+# lacks_delay: whether the doctor found that this kernel cannot delay packets.
 lacks_delay() {
-    { cohortnet doctor --json || true; } | "$COHORTNET_VENV/bin/python" -c 'import json, sys
-sys.exit("delay" not in json.load(sys.stdin)["unsupported"])'
+    local found
+    found=$(cohortnet doctor --json) || die "cohortnet doctor failed"
+    "$COHORTNET_VENV/bin/python" -c 'import json, sys
+sys.exit(json.loads(sys.argv[1])["capabilities"]["netem"] is True)' "$found"
 }
 
 apt_missing "${APT_TESTBED[@]}"
@@ -110,6 +113,6 @@ say "posting intents/drilling.yaml for clients fc.10 to fc.13 and intents/cuttin
 first=$(post_intent intents/drilling.yaml 10)
 second=$(post_intent intents/cutting.yaml 14)
 say "runs $first and $second"
+# Shows progress, then the table of the run records: cohort, server, rounds, accuracy a round, bytes up and down, seconds.
 cohortnet intent wait "$first" "$second"
-cohortnet runs table "$first" "$second"
 finished=yes

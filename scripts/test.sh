@@ -15,7 +15,8 @@ node image where its sources changed, then runs ruff, mypy, shellcheck and pytes
   sudo ./scripts/test.sh -m 'not live'         what needs neither root nor this kernel's features
 
 Installs: Debian packages (those of quickstart.sh; docker.io, mmdebstrap, shellcheck, tcpdump), and a virtual environment in
-.venv with the packages of requirements.txt and requirements-dev.txt. Ends with status 0 only where all of it passed.
+.venv with the packages of requirements.txt and requirements-dev.txt, PyTorch's CPU build where pip finds it (name an index
+that has it with sudo COHORTNET_TORCH_INDEX=ADDRESS ./scripts/test.sh; the node image takes no other). Ends with status 0 only where all of it passed.
 TEXT
 }
 
