@@ -1,4 +1,4 @@
-"""Where the kernel keeps control groups: the mounted hierarchies of version 1 and 2, and the folders that a process stands in.
+"""Where control groups are: the mounted hierarchies of version 1 and 2, and the folders of a process.
 
 Reads `/proc` only; never makes, changes or removes a group.
 """
@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 @dataclass(frozen=True)
 class CgroupMount:
-    """One mounted hierarchy. `root` is the group that the mount point shows; `controllers` is empty for named hierarchies."""
+    """One mounted hierarchy; `root` is the group that its mount point shows, a named one has no controllers."""
 
     folder: Path
     root: str
@@ -28,7 +28,7 @@ _KNOWN = frozenset(
 
 
 def parse_mounts(mountinfo: str) -> list[CgroupMount]:
-    """The cgroup hierarchies in the text of `/proc/<pid>/mountinfo`; those of version 2 come without their controllers."""
+    """The hierarchies in the text of `/proc/<pid>/mountinfo`; version 2 comes without its controllers."""
     mounts = []
     for line in mountinfo.splitlines():
         before, separator, after = line.partition(" - ")
@@ -39,7 +39,9 @@ def parse_mounts(mountinfo: str) -> list[CgroupMount]:
         name = next((option.removeprefix("name=") for option in options if option.startswith("name=")), None)
         controllers = tuple(option for option in options if option in _KNOWN) if kind[0] == "cgroup" else ()
         version = 1 if kind[0] == "cgroup" else 2
-        mounts.append(CgroupMount(Path(_unescape(fields[4])), _unescape(fields[3]), version, controllers, name))
+        mounts.append(
+            CgroupMount(Path(_unescape(fields[4])), _unescape(fields[3]), version, controllers, name)
+        )
     return mounts
 
 
@@ -65,7 +67,7 @@ def mounts() -> list[CgroupMount]:
 
 
 def match_folders(membership: str, hierarchies: Sequence[CgroupMount]) -> list[Path]:
-    """The folders that the text of `/proc/<pid>/cgroup` names. A root group is left out: it limits nothing."""
+    """The folders that the text of `/proc/<pid>/cgroup` names, without root groups: they limit nothing."""
     folders: list[Path] = []
     for line in membership.splitlines():
         parts = line.split(":", 2)
@@ -82,7 +84,8 @@ def match_folders(membership: str, hierarchies: Sequence[CgroupMount]) -> list[P
                 matches = mount.version == 1 and bool(wanted & frozenset(mount.controllers))
             if not matches or group == "/":
                 continue
-            # A mount can show a part of the hierarchy only (a container's bind mount); outside of it there is no folder.
+            # A mount can show a part of the hierarchy only (a container's bind mount); outside
+            # of it there is no folder.
             try:
                 inside = PurePosixPath(group).relative_to(mount.root)
             except ValueError:

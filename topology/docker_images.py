@@ -1,7 +1,7 @@
 """What an image brings: its own command, its user, and whether it holds what a node of ours needs.
 
-Looks into an image by running one short-lived container of it without network; that container carries the testbed's label until it is
-removed, so that `down` finds it too.
+Looks into an image by running one short-lived container of it without network; that container carries the
+testbed's label until it is removed, so that `down` finds it too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ fi
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """`identity` is the image's digest, `user` empty for root; `has_command` is false for one without CMD and ENTRYPOINT."""
+    """`identity` is the image's digest, `user` empty for root; `has_command` is false for one without CMD and
+    ENTRYPOINT.
+    """
 
     name: str
     identity: str
@@ -67,8 +69,9 @@ def missing_image(image: str) -> Problem:
 
 
 def image_needs(programs: Sequence[tuple[str, ...]], *, has_entrypoint: bool) -> ImageNeeds:
-    """What these commands of nodes need. With an entry point the first word is that one's argument, so only the tools are asked for."""
-    tools, modules = {"ip": None, "ping": None}, {}
+    """What these commands of nodes need; with an entry point the first word is no program but its argument."""
+    tools: dict[str, None] = {"ip": None, "ping": None}
+    modules: dict[str, None] = {}
     for program in programs:
         if not has_entrypoint:
             tools[program[0]] = None
@@ -83,7 +86,7 @@ _linted: dict[tuple[str, ImageNeeds], list[Problem]] = {}
 def lint_image(
     client: docker.APIClient, image: ImageFacts, needs: ImageNeeds, labels: Mapping[str, str]
 ) -> list[Problem]:
-    """What the image lacks of `needs`, by looking inside; remembered by the image's digest for this process."""
+    """What the image lacks of `needs`, by looking inside; remembered by its digest for this process."""
     key = (image.identity, needs)
     if key not in _linted:
         try:
@@ -97,7 +100,11 @@ def lint_image(
 
 def _problem(image: str, what: str) -> Problem:
     ours = image.startswith("cohortnet/node")
-    hint = BUILD_HINT if ours else "add it to the image, or choose another `image:` (docs/architecture.md says what nodes run)"
+    hint = (
+        BUILD_HINT
+        if ours
+        else "add it to the image, or choose another `image:` (docs/architecture.md says what nodes run)"
+    )
     return Problem("image", "unfit-image", f"the image {image!r} {what}", hint)
 
 

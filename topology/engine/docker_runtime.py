@@ -1,8 +1,9 @@
 """Nodes as Docker containers, one a node, without any network of Docker's.
 
-Owns what this project asks of the Docker daemon: making, starting, finding and removing containers. Takes planned nodes, gives back
-pids and cgroup folders. A container keeps its image's entry point; limits are set through Docker; interfaces, addresses and links are
-given from outside by the engine. Containers are found again by the label `cohortnet.testbed`, never by a list kept somewhere.
+Owns what this project asks of the Docker daemon: making, starting, finding and removing containers. Takes
+planned nodes, gives back pids and cgroup folders. A container keeps its image's entry point; limits are set
+through Docker; interfaces, addresses and links are given from outside by the engine. Containers are found
+again by the label `cohortnet.testbed`, never by a list kept somewhere.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from topology.docker_images import (
 )
 from topology.engine.runtime import Progress
 from topology.errors import Problem, TopologyError
+from topology.finding import some
 from topology.inventory import NodeFacts
 from topology.plan import Plan, PlannedNode
 
@@ -40,7 +42,7 @@ NODE_LABEL = "cohortnet.node"
 CHECK_LABEL = "cohortnet.check"
 
 WORKERS = 6
-"""Containers made at a time: beyond four the daemon is the limit (measured with 4, 8 and 16), more only queue there."""
+"""Containers made at a time: from four on the daemon is the limit (measured with 4, 8 and 16)."""
 QUICK_TIMEOUT_S = 5.0
 CALL_TIMEOUT_S = 120.0
 """One call that makes, starts or removes a container; a loaded machine takes seconds for one."""
@@ -48,7 +50,7 @@ PIDS_LIMIT = 4096
 LEAST_MEMORY_BYTES = 6 * 2**20
 LEAST_CPU = 0.01
 IDLE_COMMAND = ["sleep", "infinity"]
-"""For a node without program on an image without command, so that it stands there as one of the namespace runtime does."""
+"""For a node without program on an image without command: it stands idle, as in the namespace runtime."""
 LOGS = LogConfig(type=LogConfig.types.JSON, config={"max-size": "16m", "max-file": "2"})
 
 Item = TypeVar("Item")
@@ -56,7 +58,7 @@ Result = TypeVar("Result")
 
 
 class DockerRuntime:
-    """The runtime `docker`. `base_url` is the daemon's socket; by default that of DOCKER_HOST, else Docker's own."""
+    """The runtime `docker`. `base_url` is the daemon's socket: by default DOCKER_HOST, else Docker's own."""
 
     name = "docker"
 
@@ -69,7 +71,7 @@ class DockerRuntime:
         return True
 
     def check(self, plan: Plan) -> list[Problem]:
-        """What stands against raising this plan with Docker: daemon, images, what they hold, limits, names that are taken."""
+        """What stands against this plan: the daemon, images, what they lack, limits, names that are taken."""
         problems = _check_limits(plan)
         try:
             with self._client(QUICK_TIMEOUT_S) as client:
@@ -78,16 +80,24 @@ class DockerRuntime:
             with self._client(CALL_TIMEOUT_S) as client:
                 return problems + _check_images(client, plan) + taken
         except TopologyError as error:
-            return [*problems, Problem("runtime", "no-docker", str(error), self._start_hint(plan.testbed))]
+            return [*problems, Problem("runtime", "no-docker", str(error), self._start_hint())]
         except (DockerException, requests.RequestException) as error:
-            return [*problems, Problem("runtime", "docker-failed", f"Docker: {explanation(error)}",
-                                       "`docker info` says more; `--runtime namespace` needs no Docker")]  # fmt: skip
+            return [
+                *problems,
+                Problem(
+                    "runtime",
+                    "docker-failed",
+                    f"Docker: {explanation(error)}",
+                    "`docker info` says more; `--runtime namespace` needs no Docker",
+                ),
+            ]
 
     def create(self, plan: Plan, nodes: Sequence[PlannedNode], progress: Progress) -> dict[str, NodeFacts]:
         """Make and start one container a node, and find their pids and cgroups.
 
         Raises:
-            TopologyError: naming node, image and Docker's message. What was made until then stays, with its label, for `remove`.
+            TopologyError: naming node, image and Docker's message. What was made until then stays, with its
+                label, for `remove`.
         """
         plan.shared.mkdir(parents=True, exist_ok=True)
         hosts = {node.name: node.address for node in plan.nodes}
@@ -98,17 +108,19 @@ class DockerRuntime:
             def make(node: PlannedNode) -> tuple[str, NodeFacts]:
                 options = container_options(plan, node, images[node.image], hosts)
                 try:
+                    _node_folder(node, images[node.image])
                     return node.name, _make(client, node, options, hierarchies)
-                except (DockerException, requests.RequestException) as error:
+                except (DockerException, requests.RequestException, OSError) as error:
                     raise _failure(plan, node, error) from error
 
             return dict(self._in_parallel("containers", nodes, make, progress))
 
     def remove(self, testbed: str, state: Path, progress: Progress) -> list[str]:
-        """Remove every container with the testbed's label, whatever state it is in, and wait until all are gone.
+        """Remove every container with the testbed's label, in whatever state, and wait until all are gone.
 
         Raises:
-            TopologyError: where containers stay, or where the daemon does not answer though the testbed was raised with Docker.
+            TopologyError: where containers stay, or where the daemon does not answer though the testbed was
+                raised with Docker.
         """
         try:
             with self._client(QUICK_TIMEOUT_S) as client:
@@ -117,8 +129,8 @@ class DockerRuntime:
             if not _raised_with_docker(state):
                 return []
             raise TopologyError(
-                f"testbed {testbed!r} was raised with Docker, and {explanation(error)}: its containers may still be there; "
-                f"{self._start_hint(testbed, other_runtime=False)}, then `cohortnet down {testbed}`"
+                f"testbed {testbed!r} was raised with Docker, and {explanation(error)}: its containers may "
+                f"still be there; {self._start_hint(other_runtime=False)}, then `cohortnet down {testbed}`"
             ) from error
         removed: dict[str, str] = {}
         with self._client(CALL_TIMEOUT_S) as client:
@@ -126,20 +138,20 @@ class DockerRuntime:
                 left = self._remove_all(client, testbed, removed, progress)
             except (DockerException, requests.RequestException) as error:
                 raise TopologyError(
-                    f"testbed {testbed!r}: Docker removed {len(removed)} containers, then failed: {explanation(error)}; "
-                    f"repeat `cohortnet down {testbed}`"
+                    f"testbed {testbed!r}: Docker removed {len(removed)} containers, then failed: "
+                    f"{explanation(error)}; repeat `cohortnet down {testbed}`"
                 ) from error
         if left:
             raise TopologyError(
-                f"testbed {testbed!r}: Docker does not let go of {_some(left)}; `docker rm -f {left[0]}` says why, "
-                f"restart the daemon where that hangs, then `cohortnet down {testbed}`"
+                f"testbed {testbed!r}: Docker does not let go of {some(left)}; restart the daemon, then "
+                f"`cohortnet down {testbed}`"
             )
         return sorted(removed.values())
 
     def _remove_all(
         self, client: docker.APIClient, testbed: str, removed: dict[str, str], progress: Progress
     ) -> list[str]:
-        # Twice nothing, not once: a creation that was under way when its caller was killed appears a moment later.
+        # Twice nothing, not once: a creation that was under way when its caller was killed appears later.
         deadline = time.monotonic() + 30.0
         reasons: dict[str, str] = {}
         empty = False
@@ -162,7 +174,8 @@ class DockerRuntime:
                 except NotFound:
                     return
                 except APIError as error:
-                    # 409: somebody (or our own last call) is removing it already. 5xx: tried again until the deadline.
+                    # 409: somebody (or our own last call) is removing it already. 5xx:
+                    # tried again until the deadline.
                     reasons[key] = f" ({explanation(error)})"
 
             self._in_parallel("containers removed", list(found), drop, progress)
@@ -176,8 +189,8 @@ class DockerRuntime:
     def _client(self, timeout_s: float) -> Iterator[docker.APIClient]:
         if not self._base_url.startswith("unix://"):
             raise TopologyError(
-                f"the Docker daemon at {self._base_url} (DOCKER_HOST) is not on this machine's socket, so its containers "
-                "cannot be wired here"
+                f"the Docker daemon at {self._base_url} (DOCKER_HOST) is not reached by a socket of this "
+                "machine, so its containers cannot be wired here"
             )
         path = self._base_url.removeprefix("unix://")
         try:
@@ -195,7 +208,7 @@ class DockerRuntime:
         finally:
             client.close()
 
-    def _start_hint(self, testbed: str, *, other_runtime: bool = True) -> str:
+    def _start_hint(self, *, other_runtime: bool = True) -> str:
         if not self._base_url.startswith("unix://"):
             return "unset DOCKER_HOST" + (", or choose `--runtime namespace`" if other_runtime else "")
         hint = "start it: `sudo systemctl start docker` (without systemd: `sudo dockerd &`)"
@@ -213,7 +226,7 @@ class DockerRuntime:
     def _in_parallel(
         self, step: str, items: Sequence[Item], work: Callable[[Item], Result], progress: Progress
     ) -> list[Result]:
-        """All results, in any order. The first failure stops what has not begun, waits for what has, and is raised."""
+        """All results, in any order. The first failure stops what has not begun, and is raised after the rest."""
         results = []
         with ThreadPoolExecutor(max_workers=self._workers, thread_name_prefix="docker") as pool:
             futures = [pool.submit(work, item) for item in items]
@@ -230,7 +243,10 @@ class DockerRuntime:
 def container_options(
     plan: Plan, node: PlannedNode, image: ImageFacts, hosts: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What is asked of Docker for one node, as arguments of `APIClient.create_container` and `create_host_config`. Pure."""
+    """What is asked of Docker for one node: arguments of `create_container`, under "host" of its host config.
+
+    Pure.
+    """
     limits: dict[str, Any] = {"pids_limit": PIDS_LIMIT}
     if node.cpu is not None:
         limits["nano_cpus"] = round(node.cpu * 1e9)
@@ -263,14 +279,22 @@ def container_options(
     }
 
 
+def _node_folder(node: PlannedNode, image: ImageFacts) -> None:
+    # Made before it is bound: Docker binds nothing that is not there.
+    folder = Path(node.state)
+    folder.mkdir(parents=True, exist_ok=True)
+    if image.user.split(":")[0] not in ("", "0", "root"):
+        # Only root comes this far on the host; in the container it is the image's own user who has
+        # to write here.
+        folder.chmod(0o777)
+
+
 def _make(
     client: docker.APIClient,
     node: PlannedNode,
     options: Mapping[str, Any],
     hierarchies: Sequence[cgroup_mounts.CgroupMount],
 ) -> NodeFacts:
-    # Docker would make a missing folder by itself, as a root-owned leftover that nobody planned.
-    Path(node.state).mkdir(parents=True, exist_ok=True)
     arguments = {key: value for key, value in options.items() if key != "host"}
     identity = str(
         client.create_container(
@@ -288,7 +312,9 @@ def _make(
     try:
         folders = cgroup_mounts.folders_of(pid, hierarchies)
     except OSError as error:
-        raise DockerException(f"its process {pid} is not among this machine's processes ({error.strerror})") from error
+        raise DockerException(
+            f"its process {pid} is not among this machine's processes ({error.strerror})"
+        ) from error
     return NodeFacts(pid=pid, cgroups=tuple(str(folder) for folder in folders), container_id=identity)
 
 
@@ -296,7 +322,8 @@ def _failure(plan: Plan, node: PlannedNode, error: Exception) -> TopologyError:
     where = f"node {node.name!r} (container {node.container!r}, image {node.image!r})"
     if isinstance(error, APIError) and error.status_code == 409:
         return TopologyError(
-            f"{where}: the name is taken: {explanation(error)}\n    -> `docker rm -f {node.container}` where it is not "
+            f"{where}: the name is taken: {explanation(error)}\n    -> `docker rm -f {node.container}` "
+            "where it is not "
             f"needed, `cohortnet down {plan.testbed}` where it is a leftover, or another `container_prefix:`"
         )
     return TopologyError(f"{where}: {explanation(error)}")
@@ -320,17 +347,33 @@ def _taken_names(client: docker.APIClient, plan: Plan) -> list[Problem]:
             continue
         for name in sorted(names):
             if owner:
-                problems.append(Problem("container_prefix", "name-taken",
-                    f"the container name {name!r} belongs to testbed {owner!r}",
-                    f"`cohortnet down {owner}`, or another `container_prefix:`"))  # fmt: skip
+                problems.append(
+                    Problem(
+                        "container_prefix",
+                        "name-taken",
+                        f"the container name {name!r} belongs to testbed {owner!r}",
+                        f"`cohortnet down {owner}`, or another `container_prefix:`",
+                    )
+                )
             else:
-                problems.append(Problem("container_prefix", "name-taken",
-                    f"a container that is not Cohortnet's has the name {name!r} (image {item['Image']}, {item['Status'].lower()})",
-                    f"`docker rm -f {name}` where it is not needed, else another `container_prefix:`"))  # fmt: skip
+                problems.append(
+                    Problem(
+                        "container_prefix",
+                        "name-taken",
+                        f"a container that is not Cohortnet's has the name {name!r} (image "
+                        f"{item['Image']}, {item['Status'].lower()})",
+                        f"`docker rm -f {name}` where it is not needed, else another `container_prefix:`",
+                    )
+                )
     if leftovers:
-        problems.append(Problem("name", "already-there",
-            f"testbed {plan.testbed!r} still has {len(leftovers)} containers here ({_some(leftovers)})",
-            f"`cohortnet down {plan.testbed}` removes them"))  # fmt: skip
+        problems.append(
+            Problem(
+                "name",
+                "already-there",
+                f"testbed {plan.testbed!r} still has {len(leftovers)} containers here ({some(leftovers)})",
+                f"`cohortnet down {plan.testbed}` removes them",
+            )
+        )
     return problems
 
 
@@ -356,19 +399,26 @@ def _check_limits(plan: Plan) -> list[Problem]:
     small = [n for n in plan.nodes if n.memory_bytes is not None and n.memory_bytes < LEAST_MEMORY_BYTES]
     slow = [n for n in plan.nodes if n.cpu is not None and n.cpu < LEAST_CPU]
     if small:
-        problems.append(Problem("memory", "too-small",
-            f"{_some([n.name for n in small])}: {small[0].memory_bytes} bytes; Docker allows no less than 6 MiB",
-            "raise `memory:`, or choose `--runtime namespace`"))  # fmt: skip
+        problems.append(
+            Problem(
+                "memory",
+                "too-small",
+                f"{some([n.name for n in small])}: {small[0].memory_bytes} bytes; Docker allows no less "
+                "than 6 MiB",
+                "raise `memory:`, or choose `--runtime namespace`",
+            )
+        )
     if slow:
-        problems.append(Problem("cpu", "too-small",
-            f"{_some([n.name for n in slow])}: {slow[0].cpu} cores; Docker allows no less than {LEAST_CPU}",
-            "raise `cpu:`, or choose `--runtime namespace`"))  # fmt: skip
+        problems.append(
+            Problem(
+                "cpu",
+                "too-small",
+                f"{some([n.name for n in slow])}: {slow[0].cpu} cores; Docker allows no less than "
+                f"{LEAST_CPU}",
+                "raise `cpu:`, or choose `--runtime namespace`",
+            )
+        )
     return problems
-
-
-def _some(names: Sequence[str], shown: int = 3) -> str:
-    rest = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _raised_with_docker(state: Path) -> bool:
