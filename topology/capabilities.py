@@ -68,7 +68,8 @@ class Capabilities:
     bridge_isolation: bool | None
     nft_bridge: bool | None
     kernel_datapath: bool | None
-    tun: bool
+    tun: bool | None
+    """Whether /dev/net/tun can be opened: Open vSwitch's own datapath needs it."""
     cgroup_version: int | None
     """2 where the unified hierarchy holds the controllers, 1 where the older ones do, None where none does.
     """
@@ -240,9 +241,11 @@ def _memory() -> tuple[int, int]:
     return values["MemTotal"], values.get("MemAvailable", values["MemTotal"])
 
 
-def _tun() -> bool:
+def _tun() -> bool | None:
     try:
         os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
+    except PermissionError:
+        return False if os.geteuid() == 0 else None
     except OSError:
         return False
     return True
@@ -250,7 +253,7 @@ def _tun() -> bool:
 
 @functools.cache
 def capabilities() -> Capabilities:
-    """Try everything, at once: 0.1 s; `PROBE_TIMEOUT_S` twice where commands hang. Cached for this process."""
+    """Try everything at once: 0.1 s, twice `PROBE_TIMEOUT_S` where commands hang. Cached for this process."""
     ground = run([*_namespace(), "true"])[0] == 0
     with ThreadPoolExecutor(max_workers=6, thread_name_prefix="probe") as pool:
         trials = {

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 @dataclass(frozen=True)
 class CgroupMount:
-    """One mounted hierarchy; `root` is the group that its mount point shows, a named one has no controllers."""
+    """One mounted hierarchy; `root` is the group that its folder shows; a named one has no controllers."""
 
     folder: Path
     root: str

@@ -69,7 +69,7 @@ def missing_image(image: str) -> Problem:
 
 
 def image_needs(programs: Sequence[tuple[str, ...]], *, has_entrypoint: bool) -> ImageNeeds:
-    """What these commands of nodes need; with an entry point the first word is no program but its argument."""
+    """What these commands of nodes need; with an entry point the first word is only its argument."""
     tools: dict[str, None] = {"ip": None, "ping": None}
     modules: dict[str, None] = {}
     for program in programs:

@@ -20,7 +20,7 @@ from topology.finding import (
     install,
     mebibytes,
 )
-from topology.plan_check import check_plan, port_problems, resource_warnings
+from topology.plan_check import check_plan, port_problems, resource_warnings, unsupported
 
 __all__ = [
     "Capabilities",
@@ -31,6 +31,7 @@ __all__ = [
     "findings",
     "port_problems",
     "resource_warnings",
+    "unsupported",
 ]
 
 DEFAULT_PORTS = (8000, 8001, 8080)
@@ -160,31 +161,30 @@ def _switching(found: Capabilities) -> list[Finding]:
                 install(["ovs-vswitchd"]),
             )
         )
-    if found.kernel_datapath:
-        results.append(Finding("datapath", "ok", "in the kernel"))
-    elif found.tun:
-        results.append(
-            Finding(
-                "datapath",
-                "warning",
-                "no openvswitch module: switches work in user space (netdev)",
-                "one flow passes one switch with some Gbit/s and the whole factory-satellite preset with "
-                "about 1 Gbit/s, at the "
-                "price of processor time",
-                "`sudo modprobe openvswitch`, where the kernel has it",
-            )
-        )
-    else:
-        results.append(
-            Finding(
-                "datapath",
-                "missing",
-                "neither an openvswitch module nor a usable /dev/net/tun",
-                "no testbed with switches can be raised" if found.root else "cannot be told without root",
-                "`sudo modprobe openvswitch` or `sudo modprobe tun`",
-            )
-        )
+    results.append(_datapath(found))
     return results
+
+
+def _datapath(found: Capabilities) -> Finding:
+    if found.kernel_datapath:
+        return Finding("datapath", "ok", "in the kernel")
+    remedy = "`sudo modprobe openvswitch`, where the kernel has it"
+    cost = (
+        "one flow passes one switch with some Gbit/s, the whole factory-satellite preset with about 1 Gbit/s, "
+        "at the price of processor time"
+    )
+    if found.tun:
+        return Finding("datapath", "warning", "no openvswitch module: switches work in user space", cost, remedy)
+    if found.tun is None:
+        detail = "no openvswitch module; /dev/net/tun could not be tried"
+        return Finding("datapath", "warning", detail, cost, f"`sudo cohortnet doctor` tries it; {remedy}")
+    return Finding(
+        "datapath",
+        "missing",
+        "neither an openvswitch module nor a usable /dev/net/tun",
+        "no testbed with switches can be raised",
+        f"{remedy}, else `sudo modprobe tun`; in a container: hand /dev/net/tun in",
+    )
 
 
 def _groups(found: Capabilities) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""What is set on this host at this moment: listening ports, sysctls, firewall, clock. Reads only, caches nothing."""
+"""What is set on this host now: listening ports, sysctls, firewall, clock. Reads only, caches nothing."""
 
 from __future__ import annotations
 

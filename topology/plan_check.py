@@ -32,7 +32,7 @@ _NETEM_VERBS = {
     "reorder": "reorder packets",
 }
 _CLIENT_BYTES = {"namespace": 45 * 2**20, "docker": 200 * 2**20}
-"""A PyTorch client's own memory: forked from a warm process, or with its own Python (both measured, LeNet)."""
+"""A PyTorch client's own memory: forked from a warm process, or with its own Python (measured, LeNet)."""
 
 
 def check_plan(plan: Plan, found: Capabilities, *, raising: bool = True) -> list[Problem]:
@@ -60,6 +60,13 @@ def check_plan(plan: Plan, found: Capabilities, *, raising: bool = True) -> list
     return problems
 
 
+def unsupported(plan: Plan, found: Capabilities) -> tuple[str, ...]:
+    """The declared properties that this kernel cannot do and the user goes on without: for the inventory."""
+    if found.netem is not False:
+        return ()
+    return tuple(name for name in plan.needs_netem() if name in plan.allow_unsupported)
+
+
 def _check_properties(plan: Plan, found: Capabilities) -> list[Problem]:
     problems = []
     for name, links in plan.needs_netem().items():
@@ -69,8 +76,7 @@ def _check_properties(plan: Plan, found: Capabilities) -> list[Problem]:
                     some(links),
                     "unsupported",
                     f"this kernel ({found.kernel}) has no netem and cannot {_NETEM_VERBS[name]}; `{name}` "
-                    "is declared on "
-                    f"{count(len(links), 'link')}",
+                    f"is declared on {count(len(links), 'link')}",
                     f"{NETEM_REMEDY}; or go on without: `--allow-unsupported {name}`, `allow_unsupported: "
                     f"[{name}]` in the file",
                 )
@@ -101,12 +107,11 @@ def _check_properties(plan: Plan, found: Capabilities) -> list[Problem]:
                 "",
                 "unsupported",
                 f"this kernel ({found.kernel}) has neither isolated bridge ports nor nftables for bridges, "
-                "so the management "
-                "network would be a side path between nodes",
+                "so the management network would be a side path between nodes",
                 "a kernel with CONFIG_BRIDGE (4.18 or later) or CONFIG_NF_TABLES_BRIDGE",
             )
         )
-    if plan.switches and not found.kernel_datapath and not found.tun:
+    if plan.switches and not found.kernel_datapath and found.tun is False:
         problems.append(
             Problem(
                 "",

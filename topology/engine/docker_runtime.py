@@ -226,7 +226,7 @@ class DockerRuntime:
     def _in_parallel(
         self, step: str, items: Sequence[Item], work: Callable[[Item], Result], progress: Progress
     ) -> list[Result]:
-        """All results, in any order. The first failure stops what has not begun, and is raised after the rest."""
+        """All results, in any order. A failure stops what has not begun; it is raised once the rest ended."""
         results = []
         with ThreadPoolExecutor(max_workers=self._workers, thread_name_prefix="docker") as pool:
             futures = [pool.submit(work, item) for item in items]
