@@ -1,10 +1,13 @@
-"""Speaks to a spawner: start a program in a node, warm an application, ask what runs. For the agent and the command line.
+"""Speaks to a spawner: start a program in a node, warm an application, ask what runs. For the agent and the
+command line.
 
-Takes the socket's path. Every call has a time-out; errors are SpawnerError with what to do next. Forks nothing.
+Takes the socket's path. Every call has a time-out; errors are SpawnerError with what to do next. Forks
+nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from pathlib import Path
@@ -21,7 +24,8 @@ class SpawnerError(Exception):
 class Spawned:
     """A process that a spawner has started, and the connection that it is held by.
 
-    `pid` is its number on the host, `node_pid` in the node. With a lease, closing the connection ends the process.
+    `pid` is its number on the host, `node_pid` in the node. With a lease, closing the connection ends the
+    process.
     """
 
     def __init__(self, line: _Line, pid: int, node_pid: int, node: str) -> None:
@@ -45,7 +49,8 @@ class Spawned:
         return self._exit
 
     def stop(self) -> None:
-        """Have the spawner end the process: SIGTERM, after 5 s SIGKILL. Returns at once; wait() tells the end."""
+        """Have the spawner end the process: SIGTERM, after 5 s SIGKILL. Returns at once; wait() tells the
+        end."""
         self._line.send({"op": "stop"})
 
     def close(self) -> None:
@@ -71,7 +76,8 @@ class Spawner:
         application: str | Path | None = None,
         timeout_s: float = 120.0,
     ) -> Spawned:
-        """Start `argv` in `node`. `timeout_s` covers a testbed being raised and an application that has to be warmed."""
+        """Start `argv` in `node`. `timeout_s` covers a testbed being raised and an application that has to be
+        warmed."""
         line = _Line(self.path, self.timeout_s)
         try:
             answer = line.ask(
@@ -160,10 +166,8 @@ class _Line:
         return message
 
     def close(self) -> None:
-        try:
+        with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits in receive()
-        except OSError:
-            pass
         self._sock.close()
 
     def __enter__(self) -> _Line:

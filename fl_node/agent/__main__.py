@@ -1,4 +1,5 @@
-"""Start the agent of this node: `python -m fl_node.agent`. Identity comes from the environment (docs/architecture.md)."""
+"""Start the agent of this node: `python -m fl_node.agent`. Identity comes from the environment
+(docs/architecture.md)."""
 
 import sys
 

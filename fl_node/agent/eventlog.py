@@ -108,7 +108,8 @@ class EventLog:
 
 
 class Tail:
-    """Reads the event lines that a process appends to its own file. Hold `lock` from reading to using what was read."""
+    """Reads the event lines that a process appends to its own file. Hold `lock` from reading to using what
+    was read."""
 
     MAX_LINE_BYTES = 1 << 20
 

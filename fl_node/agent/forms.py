@@ -1,7 +1,7 @@
 """The forms of this family's MLFOs, POST /serv and POST /cli, as requests of the agent's own kind.
 
-Pure. What the sender's names mean here, and what was put in place of data or models that are not installed, is said in
-the notes. Never starts anything.
+Pure. What the sender's names mean here, and what was put in place of data or models that are not installed,
+is said in the notes. Never starts anything.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class _Form:
 def server_body(fields: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     """The body of /v1/server for a /serv form, and notes. Raises InvalidRequest with all that is wrong.
 
-    `source`, `model`, `port` and `run_id` may be sent as well: the server evaluates on the clients' data set and model, which
-    the form's own five fields do not name.
+    `source`, `model`, `port` and `run_id` may be sent as well: the server evaluates on the clients' data set
+    and model, which the form's own five fields do not name.
     """
     form = _Form(fields, _SERV)
     strategy = form.text("algo", "FedAvg")

@@ -1,7 +1,7 @@
 """Starts one FL process and holds it: by a subprocess of the agent, or through the testbed's spawner.
 
-Takes a command and a log, gives a Handle. Either way the process has its own session, and ends when the agent ends.
-Knows nothing of runs and their states.
+Takes a command and a log, gives a Handle. Either way the process has its own session, and ends when the agent
+ends. Knows nothing of runs and their states.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def process_environment() -> dict[str, str]:
 class SubprocessLauncher:
     """Processes of this interpreter, children of the agent.
 
-    All are forked by one thread that lives as long as the agent: the kernel's parent-death signal follows the thread.
+    All are forked by one thread that lives as long as the agent: the kernel's parent-death signal follows the
+    thread.
     """
 
     def __init__(self) -> None:
@@ -119,7 +120,8 @@ class _SubprocessHandle:
 
 
 class SpawnerLauncher:
-    """Processes forked by the testbed's spawner from the application's warm template, leased by a connection."""
+    """Processes forked by the testbed's spawner from the application's warm template, leased by a
+    connection."""
 
     def __init__(self, spawner: Spawner, node: str) -> None:
         self._spawner = spawner

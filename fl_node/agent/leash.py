@@ -1,6 +1,8 @@
-"""Executes a command that is killed when the thread that started it ends. A program of its own: `leash.py PARENT ARGV...`.
+"""Executes a command that is killed when the thread that started it ends. A program of its own: `leash.py
+PARENT ARGV...`.
 
-subprocess's preexec_fn may deadlock in a program with threads; this small program between fork and exec may not.
+subprocess's preexec_fn may deadlock in a program with threads; this small program between fork and exec may
+not.
 """
 
 import ctypes

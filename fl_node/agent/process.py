@@ -1,6 +1,7 @@
 """One FL process of one run: its state from request to end, as REST shows it.
 
-Takes what its launcher and its event file say, gives a status. Thread-safe. Starts no thread, answers no request.
+Takes what its launcher and its event file say, gives a status. Thread-safe. Starts no thread, answers no
+request.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ class FlProcess:
         self.launched.set()
 
     def recall(self, node_address: str) -> None:
-        """Take up what an earlier life of the agent knew of this process; one that was alive then has failed."""
+        """Take up what an earlier life of the agent knew of this process; one that was alive then has
+        failed."""
         try:
             known = json.loads((self.folder / "status.json").read_text())["status"]
         except (OSError, ValueError, KeyError, TypeError):

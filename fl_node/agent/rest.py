@@ -1,6 +1,7 @@
 """The REST face of the agent (docs/architecture.md, Agent): decodes, asks the supervisor, encodes.
 
-Every error is `{"errors": [{path, code, message, hint}]}`. Holds no state but the number of open event streams.
+Every error is `{"errors": [{path, code, message, hint}]}`. Holds no state but the number of open event
+streams.
 """
 
 from __future__ import annotations
@@ -79,8 +80,16 @@ def create_app(supervisor: Supervisor) -> Flask:
     def status() -> Response:
         who = supervisor.identity
         processes = [process.status() for process in supervisor.all()]
-        return jsonify({"testbed": who.testbed, "node": who.node, "role": who.role, "cohort": who.cohort,
-                        "address": who.address, "processes": processes})  # fmt: skip
+        return jsonify(
+            {
+                "testbed": who.testbed,
+                "node": who.node,
+                "role": who.role,
+                "cohort": who.cohort,
+                "address": who.address,
+                "processes": processes,
+            }
+        )
 
     @app.get("/v1/events")
     def events() -> Response:
@@ -168,7 +177,8 @@ class _Count:
 
 
 class _Stream(Iterator[str]):
-    """A followed event stream that gives its slot back once, however it ends (also when it was never begun)."""
+    """A followed event stream that gives its slot back once, however it ends (also when it was never
+    begun)."""
 
     def __init__(
         self, log: EventLog, since: int, follow: bool, slots: threading.BoundedSemaphore, count: _Count
@@ -190,7 +200,8 @@ class _Stream(Iterator[str]):
 
 
 def _stream(log: EventLog, since: int, follow: bool) -> Iterator[str]:
-    """Server-sent events after `since`; a followed stream ends when the run has ended and all of it was sent."""
+    """Server-sent events after `since`; a followed stream ends when the run has ended and all of it was
+    sent."""
     yield ": events\n\n"
     while True:
         ended = log.ended  # looked at before reading: what came before the end is then read below

@@ -1,7 +1,7 @@
 """All FL processes of a node: started once a run, one server a port, watched, stopped, remembered.
 
-Takes valid requests, gives statuses and event logs. Threads: one that reads the event files of live processes, and one a live
-process that launches it and waits for its end. Never speaks HTTP.
+Takes valid requests, gives statuses and event logs. Threads: one that reads the event files of live
+processes, and one a live process that launches it and waits for its end. Never speaks HTTP.
 """
 
 from __future__ import annotations
@@ -194,9 +194,14 @@ class Supervisor:
         except (LaunchError, OSError) as reason:
             error = str(reason)
         else:
-            started = {"kind": "process.started", "process": process.kind, "pid": handle.pid,
-                       "host_pid": handle.host_pid, "exit_code": None,
-                       "interface": process.status()["interface_start"]}  # fmt: skip
+            started = {
+                "kind": "process.started",
+                "process": process.kind,
+                "pid": handle.pid,
+                "host_pid": handle.host_pid,
+                "exit_code": None,
+                "interface": process.status()["interface_start"],
+            }
             self._append(log, started)
             process.on_launched(handle)
             if process.stop_requested or self._closing.is_set():
@@ -205,9 +210,18 @@ class Supervisor:
             self._drain(process)
         process.on_end(code, error)
         status = process.status()
-        self._append(log, {"kind": "process.ended", "process": process.kind, "pid": status["pid"],
-                           "exit_code": code, "state": status["state"], "error": status["error"],
-                           "interface": status["interface_end"]})  # fmt: skip
+        self._append(
+            log,
+            {
+                "kind": "process.ended",
+                "process": process.kind,
+                "pid": status["pid"],
+                "exit_code": code,
+                "state": status["state"],
+                "error": status["error"],
+                "interface": status["interface_end"],
+            },
+        )
         with self._lock:
             outcome = (process.kind, status["state"])
             self.exits[outcome] = self.exits.get(outcome, 0) + 1
@@ -295,7 +309,8 @@ class Supervisor:
         return process
 
     def _replaceable(self, process: FlProcess) -> bool:
-        """Whether the same id may be started again: it was never launched, or its form had no id to name a run by."""
+        """Whether the same id may be started again: it was never launched, or its form had no id to name a
+        run by."""
         return not process.live and (not process.ever_launched or process.run_id == LEGACY_RUN_ID)
 
     def _run_is_live(self, run_id: str) -> bool:
@@ -305,7 +320,8 @@ class Supervisor:
         live = [process for process in self._processes.values() if process.live]
         if self._closing.is_set() or len(live) >= MAX_LIVE:
             raise Busy(
-                f"node {self.identity.node} has {len(live)} FL processes, {MAX_LIVE} are allowed: stop one first"
+                f"node {self.identity.node} has {len(live)} FL processes, {MAX_LIVE} are allowed: "
+                "stop one first"
             )
         if not isinstance(request, ServerRequest):
             return

@@ -24,7 +24,7 @@ FL_PORT = 6000
 
 _HINTS = {
     "run_id": "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit, as in drilling-1",
-    "application": "a name in fl_node/apps, as in image_classification, or the path of an application's folder",
+    "application": "a name in fl_node/apps, as in image_classification, or the path of a folder",
     "config": 'an object of scalars, as in {"num-server-rounds": 3}',
     "clients": 'how many clients (a whole number from 1) or their names, as in ["fc.10", "fc.11"]',
     "seed": "a whole number from 0 to 4294967295",
@@ -157,8 +157,16 @@ def parse(kind: str, body: object) -> ServerRequest | ClientRequest:
     """`body` as a request of `kind` (server, client). Raises InvalidRequest with all that is wrong."""
     if not isinstance(body, dict):
         found = "nothing" if body is None else type(body).__name__
-        raise InvalidRequest([problem("", "body.type", f"a JSON object is needed, found {found}",
-                                      "send -H 'Content-Type: application/json' -d '{\"run_id\": ...}'")])  # fmt: skip
+        raise InvalidRequest(
+            [
+                problem(
+                    "",
+                    "body.type",
+                    f"a JSON object is needed, found {found}",
+                    "send one JSON object, as in -d '{\"run_id\": ...}'",
+                )
+            ]
+        )
     model = REQUESTS[kind]
     try:
         return model.model_validate(body)

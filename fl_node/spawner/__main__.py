@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-# Read by the allocator, the hash function and the thread pools when a process starts, so they must be there before
-# this one does; a fork's own environment comes too late for them.
+# Read by the allocator, the hash function and the thread pools when a process starts, so they must be there
+# before this one does; a fork's own environment comes too late for them.
 FIXED_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "MALLOC_ARENA_MAX": "1",
@@ -27,8 +27,21 @@ FIXED_ENVIRONMENT = {
 }
 
 # What agents, MLFOs and FL processes have in common. PyTorch is left to the templates of applications.
-SHARED_IMPORTS = ("numpy", "flask", "waitress", "grpc", "requests", "prometheus_client", "yaml", "pydantic", "flwr.app",
-                  "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy", "fl_node.agent.rest")  # fmt: skip
+SHARED_IMPORTS = (
+    "numpy",
+    "flask",
+    "waitress",
+    "grpc",
+    "requests",
+    "prometheus_client",
+    "yaml",
+    "pydantic",
+    "flwr.app",
+    "flwr.clientapp",
+    "flwr.serverapp",
+    "flwr.serverapp.strategy",
+    "fl_node.agent.rest",
+)
 
 
 def main() -> int:
@@ -37,8 +50,13 @@ def main() -> int:
     )
     parser.add_argument("--inventory", type=Path, required=True, help="the testbed's inventory.json")
     parser.add_argument("--socket", type=Path, required=True, help="path of the unix socket to listen on")
-    parser.add_argument("--warm", metavar="APPLICATION", action="append", default=[],
-                        help="warm this application (a name or a folder) at start; may be given more than once")  # fmt: skip
+    parser.add_argument(
+        "--warm",
+        metavar="APPLICATION",
+        action="append",
+        default=[],
+        help="warm this application (a name or a folder) at start; may be given more than once",
+    )
     parser.add_argument(
         "--log", type=Path, help="append what the spawner and its templates print to this file"
     )

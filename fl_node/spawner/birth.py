@@ -1,13 +1,16 @@
-"""How one process is born into a node: fork, cgroups, namespaces, signals, then a Python module or another program.
+"""How one process is born into a node: fork, cgroups, namespaces, signals, then a Python module or another
+program.
 
-Takes an Order, gives a pid and a pipe on which the child says that it has joined, or why it could not. The steps and
-their order matter; each has its reason beside it. Must be called from the only thread of a process: the kernel's
-parent-death signal follows the thread that forked, and setns() of a mount namespace needs a single thread.
+Takes an Order, gives a pid and a pipe on which the child says that it has joined, or why it could not. The
+steps and their order matter; each has its reason beside it. Must be called from the only thread of a process:
+the kernel's parent-death signal follows the thread that forked, and setns() of a mount namespace needs a
+single thread.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import json
 import logging
@@ -27,7 +30,8 @@ from fl_node.spawner.inventory import Place
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# The mount namespace comes last: it takes away the host's /proc and /sys/fs/cgroup, and changes root and folder.
+# The mount namespace comes last: it takes away the host's /proc and /sys/fs/cgroup, and changes root and
+# folder.
 _DOORS = (
     ("net", kernel.CLONE_NEWNET),
     ("uts", kernel.CLONE_NEWUTS),
@@ -51,8 +55,15 @@ class Order:
     log: str
 
     def to_json(self) -> dict[str, Any]:
-        return {"key": self.key, "node": self.place.node, "pid": self.place.pid, "cgroups": list(self.place.cgroups),
-                "argv": list(self.argv), "env": self.env, "log": self.log}  # fmt: skip
+        return {
+            "key": self.key,
+            "node": self.place.node,
+            "pid": self.place.pid,
+            "cgroups": list(self.place.cgroups),
+            "argv": list(self.argv),
+            "env": self.env,
+            "log": self.log,
+        }
 
     @staticmethod
     def from_json(body: dict[str, Any]) -> Order:
@@ -61,7 +72,8 @@ class Order:
 
 
 def as_module(argv: tuple[str, ...]) -> tuple[str, ...] | None:
-    """(module, *arguments) where `argv` is `python -m module ...`, which is run in the fork itself; else None."""
+    """(module, *arguments) where `argv` is `python -m module ...`, which is run in the fork itself; else
+    None."""
     if len(argv) >= 3 and argv[0] in ("python", "python3", sys.executable) and argv[1] == "-m":
         return argv[2:]
     return None
@@ -79,10 +91,11 @@ class Midwife:
         self._self_pidfd = os.pidfd_open(os.getpid())
 
     def deliver(self, order: Order, keep: Collection[int]) -> tuple[int, int]:
-        """Fork. Returns the child's pid and the read end of its report; the child keeps only the descriptors `keep`.
+        """Fork. Returns the child's pid and the read end of its report; the child keeps only the descriptors
+        `keep`.
 
-        The report is JSON lines until end of file: `{"node_pid": n}` when it has joined, `{"error": text}` where it
-        could not join or execute. Raises BirthError where the node is not there to be joined.
+        The report is JSON lines until end of file: `{"node_pid": n}` when it has joined, `{"error": text}`
+        where it could not join or execute. Raises BirthError where the node is not there to be joined.
         """
         node = order.place.node
         doors = _open_doors(order.place)
@@ -142,7 +155,8 @@ class Midwife:
 
 
 def _open_doors(place: Place) -> dict[str, int]:
-    """Descriptors of the namespaces of the node's init, all of one process even should its pid be used again."""
+    """Descriptors of the namespaces of the node's init, all of one process even should its pid be used
+    again."""
     opened: dict[str, int] = {}
     folder = -1
     try:
@@ -196,7 +210,8 @@ def reset_signals() -> None:
 
 
 def close_all_but(keep: Collection[int]) -> None:
-    """Close every other descriptor: a kept socket of another child would hide that child's end from its owner."""
+    """Close every other descriptor: a kept socket of another child would hide that child's end from its
+    owner."""
     for number in kernel.open_fds() - set(keep):
         try:
             os.close(number)
@@ -212,10 +227,8 @@ def _go_home(environment: dict[str, str]) -> None:
 
 
 def _say(report: int, message: dict[str, Any]) -> None:
-    try:
+    with contextlib.suppress(OSError):  # nobody listens any more: the spawner has ended, and so will this process
         os.write(report, json.dumps(message).encode() + b"\n")
-    except OSError:  # nobody listens any more: the spawner has ended, and so will this process
-        pass
 
 
 def _execute(argv: tuple[str, ...], environment: dict[str, str], report: int) -> NoReturn:

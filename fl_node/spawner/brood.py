@@ -1,11 +1,13 @@
 """The children that one process has forked into nodes: their start, their end, and ending them.
 
-Takes Orders and stop requests by key, calls back once when a start is decided and once when a process has ended.
-Used by the base template and by each application's template. Never reads the inventory, never speaks to clients.
+Takes Orders and stop requests by key, calls back once when a start is decided and once when a process has
+ended. Used by the base template and by each application's template. Never reads the inventory, never speaks
+to clients.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -34,8 +36,8 @@ class Child:
 
 
 class Brood:
-    """`on_started(key, answer)` gets `{"ok": true, pid, node_pid}` or `{"ok": false, error}`; after a good start
-    `on_exit(key, code)` follows once, with a negative signal number where a signal ended it."""
+    """`on_started(key, answer)` gets `{"ok": true, pid, node_pid}` or `{"ok": false, error}`; after a good
+    start `on_exit(key, code)` follows once, with a negative signal number where a signal ended it."""
 
     def __init__(
         self,
@@ -155,10 +157,8 @@ def _kill_group(pid: int, number: int) -> None:
     try:
         os.killpg(pid, number)
     except ProcessLookupError:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def next_zombie() -> int | None:

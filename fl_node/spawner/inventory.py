@@ -1,4 +1,5 @@
-"""Where a node is: its init's pid and its cgroups, read from inventory.json. Only reads; the engine writes it."""
+"""Where a node is: its init's pid and its cgroups, read from inventory.json. Only reads; the engine writes
+it."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ def setns(fd: int, kind: int, subject: str) -> None:
 def die_with_parent(parent_pidfd: int, signum: int = signal.SIGKILL) -> None:
     """Have the kernel send `signum` to this process when the thread that forked it ends.
 
-    `parent_pidfd` is the parent's own pidfd, inherited: should the parent have ended before the request was made, this
-    process ends at once (getppid() does not tell, it is 0 across PID namespaces).
+    `parent_pidfd` is the parent's own pidfd, inherited: should the parent have ended before the request was
+    made, this process ends at once (getppid() does not tell, it is 0 across PID namespaces).
     """
     if _libc.prctl(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0) != 0:
         code = ctypes.get_errno()

@@ -1,7 +1,9 @@
-"""The one thread of a forking process: file descriptors, timers and signals in one loop. Knows nothing of nodes."""
+"""The one thread of a forking process: file descriptors, timers and signals in one loop. Knows nothing of
+nodes."""
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import selectors
@@ -33,7 +35,8 @@ class Loop:
         signal.signal(signum, lambda *_: None)
 
     def watch(self, item: Any, events: int, callback: Callable[[int], None]) -> None:
-        """Watch a descriptor or socket, or change what it is watched for. `callback` is given the ready events."""
+        """Watch a descriptor or socket, or change what it is watched for. `callback` is given the ready
+        events."""
         try:
             self._selector.modify(item, events, callback)
         except KeyError:
@@ -41,10 +44,8 @@ class Loop:
 
     def forget(self, item: Any) -> None:
         """Stop watching; to be called before the descriptor is closed."""
-        try:
+        with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(item)
-        except (KeyError, ValueError):
-            pass
 
     def after(self, seconds: float, callback: Callable[[], None]) -> None:
         """Call `callback` once, `seconds` from now. What is no longer wanted finds out by itself."""

@@ -1,11 +1,12 @@
 """The spawner's socket: who may connect, what they may ask, and who is told when a process ends.
 
-Takes requests of docs/architecture.md as JSON lines, checks them, and hands them to the base template's brood or to an
-application's template. Owns leases. Forks nothing itself.
+Takes requests of docs/architecture.md as JSON lines, checks them, and hands them to the base template's brood
+or to an application's template. Owns leases. Forks nothing itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import selectors
@@ -55,8 +56,16 @@ class Ward:
     unwanted: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return {"key": self.key, "node": self.node, "argv": list(self.argv), "application": self.application,
-                "lease": self.lease, "pid": self.pid, "node_pid": self.node_pid, "asked": self.asked}  # fmt: skip
+        return {
+            "key": self.key,
+            "node": self.node,
+            "argv": list(self.argv),
+            "application": self.application,
+            "lease": self.lease,
+            "pid": self.pid,
+            "node_pid": self.node_pid,
+            "asked": self.asked,
+        }
 
 
 class Service:
@@ -270,7 +279,8 @@ class Service:
     def _warmed(self, template: Template) -> None:
         state = f"failed: {template.error}" if template.error else "warm"
         self._note(
-            f"template of {template.application}: {state} after {template.seconds:.2f} s, {template.threads} threads"
+            f"template of {template.application}: {state} after {template.seconds:.2f} s, "
+            f"{template.threads} threads"
         )
         self._answer_warming(template)
 
@@ -370,14 +380,13 @@ def _is_folder(value: object) -> bool:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _listen(path: Path) -> socket.socket:
-    """A listening socket at `path` that only its owner may use. Raises OSError where another spawner has it."""
+    """A listening socket at `path` that only its owner may use. Raises OSError where another spawner has
+    it."""
     if path.exists():
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(1.0)

@@ -1,8 +1,9 @@
-"""An application's template: a process that has PyTorch and the application warm, and forks node processes from that.
+"""An application's template: a process that has PyTorch and the application warm, and forks node processes
+from that.
 
-`TemplateProcess` is what runs in the forked template; `Template` is the spawner's end of it. They speak JSON lines
-over a socket pair: warm, start and stop one way; warmed, started and ended the other. The template dies with the spawner,
-and node processes die with their template.
+`TemplateProcess` is what runs in the forked template; `Template` is the spawner's end of it. They speak JSON
+lines over a socket pair: warm, start and stop one way; warmed, started and ended the other. The template dies
+with the spawner, and node processes die with their template.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ class TemplateProcess:
 class Template:
     """In the spawner: one application's template.
 
-    `on_warmed(template)`, `on_started(key, answer)`, `on_exit(key, code)` as they come; `on_gone(template)` once, when
-    the template's process has closed its end.
+    `on_warmed(template)`, `on_started(key, answer)`, `on_exit(key, code)` as they come; `on_gone(template)`
+    once, when the template's process has closed its end.
     """
 
     def __init__(
@@ -146,8 +147,14 @@ class Template:
         self._wire.close()
 
     def to_json(self) -> dict[str, Any]:
-        return {"application": self.application, "pid": self.pid, "seconds": self.seconds, "error": self.error,
-                "threads": self.threads, "children": len(self.keys)}  # fmt: skip
+        return {
+            "application": self.application,
+            "pid": self.pid,
+            "seconds": self.seconds,
+            "error": self.error,
+            "threads": self.threads,
+            "children": len(self.keys),
+        }
 
     def _take(self, message: dict[str, Any]) -> None:
         event = message["event"]

@@ -1,4 +1,5 @@
-"""JSON lines over a stream socket, never blocking, bounded in both directions. Knows nothing of what the lines mean."""
+"""JSON lines over a stream socket, never blocking, bounded in both directions. Knows nothing of what the
+lines mean."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ MAX_QUEUE_BYTES = 16 << 20
 
 
 class Wire:
-    """One end of a connection. `on_message` gets each decoded object, `on_error` what is not one, `on_close` the end."""
+    """One end of a connection. `on_message` gets each decoded object, `on_error` what is not one, `on_close`
+    the end."""
 
     def __init__(
         self,
