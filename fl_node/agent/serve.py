@@ -53,8 +53,7 @@ def main(
         supervisor = Supervisor(identity, launcher, commands, resolve)
         server = create_server(
             create_app(supervisor),
-            host=arguments.host,
-            port=arguments.port,
+            sockets=[_listen(arguments.host, arguments.port)],
             threads=MAX_WATCHERS + _THREADS_FOR_CALLS,
             connection_limit=256,
             channel_timeout=60,
@@ -62,12 +61,6 @@ def main(
             + 65536,  # a little more, so that our own answer is given first
             max_request_header_size=65536,
             outbuf_high_watermark=1 << 20,
-            # A watcher whose machine is gone must not hold a thread for ever.
-            socket_options=[
-                (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-                (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-                (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),
-            ],
             ident=None,
         )
     except OSError as error:
@@ -81,6 +74,20 @@ def main(
     sys.stdout.flush()
     # Watchers may still hold threads of the pool; what they follow has ended.
     os._exit(0)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket whose connections notice a peer that is gone: a dead watcher must not hold a thread."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 __all__ = ["PORT", "main"]
