@@ -1,0 +1,1 @@
+"""What runs inside a node: agent, Flower server and client over one stream, spawner, applications."""
