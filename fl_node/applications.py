@@ -1,6 +1,7 @@
 """Where applications lie: the shipped ones by name, anybody's by folder.
 
-Takes a name or a path, gives the folder that holds the application's `pyproject.toml`. Never loads an application.
+Takes a name or a path, gives the folder that holds the application's `pyproject.toml`. Never loads an
+application.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def available() -> list[str]:
 def resolve(name_or_path: str | Path) -> Path:
     """The folder of an application.
 
-    A bare name is a shipped application (dashes and underscores are the same), anything with a slash is a folder.
+    A bare name is a shipped application (dashes and underscores are the same), anything with a slash is a
+    folder.
 
     Raises:
         ApplicationError: there is no such application; the message lists the shipped ones.
@@ -34,12 +36,12 @@ def resolve(name_or_path: str | Path) -> Path:
                 return SHIPPED / name
         raise ApplicationError(
             f"application {text!r}: no shipped application has this name. Shipped: {', '.join(available())}. "
-            "For an application of your own write the folder that holds its pyproject.toml, as an absolute path."
+            "For one of your own write the folder that holds its pyproject.toml, as an absolute path."
         )
     folder = Path(text).expanduser()
     if text and (folder / "pyproject.toml").is_file():
         return folder.resolve()
     raise ApplicationError(
-        f"application {text!r}: this folder holds no pyproject.toml. Write the folder of a Flower application "
+        f"application {text!r}: this folder holds no pyproject.toml. Write a Flower application's folder "
         f"(one that `flwr run` accepts), or a shipped one: {', '.join(available())}."
     )

@@ -1,8 +1,9 @@
 """`python -m fl_node.client --config FILE.json`: one FL client, for one run.
 
-Owns one process that calls the ClientApp for each message, keeps its `Context` on disk between messages and answers. Takes
-a `ClientSettings` file. Exit codes: 0 the run finished, 1 the run failed or the client itself did, 2 the settings or the
-application cannot be used, 3 the server refused this client, 4 the server cannot be reached, 143 stopped.
+Owns one process that calls the ClientApp for each message, keeps its `Context` on disk between messages and
+answers. Takes a `ClientSettings` file. Exit codes: 0 the run finished, 1 the run failed or the client itself
+did, 2 the settings or the application cannot be used, 3 the server refused this client, 4 the server cannot
+be reached, 143 stopped.
 """
 
 from __future__ import annotations
@@ -120,7 +121,10 @@ class Client:
             reply = self._app(message=message, context=self._context)
             if not isinstance(reply, flower.Message):
                 raise TypeError(f"the ClientApp returned {type(reply).__name__}, not a Message")
-        except (Exception, SystemExit) as error:  # the application's own code: its errors are the server's to see
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # the application's own code: its errors are the server's to see
             traceback.print_exc()
             problem = f"{type(error).__name__}: {error}"
             reply = flower.error_reply(message, flower.ERROR_CLIENT_APP, problem)
@@ -144,7 +148,7 @@ class Client:
         say(f"round {number} {phase}: {problem or 'done'} in {busy:.2f} s, reply {sent}")
 
     def _save(self, answer: Reply) -> None:
-        """Keep the state and the answer together, so that a restarted client neither trains twice nor forgets."""
+        """Keep state and answer together: a restarted client neither trains twice nor forgets."""
         from fl_node import flower
         from fl_node.proto import stream_pb2 as pb
 
@@ -179,10 +183,12 @@ class Client:
                 saved = pb.Saved.FromString(self._file.read_bytes())
                 state = flower.state_from_bytes(saved.state)
             except (DecodeError, ValueError) as error:
-                raise ApplicationError(f"saved state {self._file} cannot be read: {error}. Remove the file") from error
+                raise ApplicationError(
+                    f"saved state {self._file} cannot be read: {error}. Remove the file"
+                ) from error
             if (saved.run, saved.client) != (settings.run_id, settings.name):
                 raise ApplicationError(
-                    f"saved state {self._file} is of client {saved.client!r} in run {saved.run!r}. Remove the file"
+                    f"saved state {self._file} is of {saved.client!r} in run {saved.run!r}: remove the file"
                 )
             if saved.reply:
                 answer = Reply(saved.reply_to, [saved.reply], saved.busy_seconds)
@@ -191,7 +197,9 @@ class Client:
         return answer
 
     def _notice(self, kind: str, reason: str) -> None:
-        self.events.append(f"client.link.{kind}", client=self.settings.name, server=self.settings.server, reason=reason)
+        self.events.append(
+            f"client.link.{kind}", client=self.settings.name, server=self.settings.server, reason=reason
+        )
         say(f"{kind}: server {self.settings.server}" + (f" ({reason})" if reason else ""))
 
 
@@ -203,7 +211,9 @@ def _on_signal(number: int, _: FrameType | None) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one client process; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m fl_node.client", description="One FL client, for one run.")
+    parser = argparse.ArgumentParser(
+        prog="python -m fl_node.client", description="One FL client, for one run."
+    )
     parser.add_argument("--config", required=True, metavar="FILE.json", help="settings of the client")
     options = parser.parse_args(argv)
     try:

@@ -1,7 +1,7 @@
 """Everything that makes a run repeatable to the bit inside one process: seeds and thread counts.
 
-Takes the run's seed and what the number is for; sets the global generators of `random`, NumPy and (where it is loaded)
-PyTorch. Never imports PyTorch by itself: an application without it stays small.
+Takes the run's seed and what the number is for; sets the global generators of `random`, NumPy and (where it
+is loaded) PyTorch. Never imports PyTorch by itself: an application without it stays small.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 def derive_seed(*parts: str | int) -> int:
-    """A 63-bit seed from the run's seed and what it is for; the same parts give the same seed on every machine."""
+    """A 63-bit seed from the run's seed and what it is for; the same on every machine."""
     text = "\0".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
@@ -34,7 +34,7 @@ def seed_everything(*parts: str | int) -> int:
 
 
 def one_thread() -> None:
-    """One compute thread: more give other sums, and dozens of clients share a machine. Call again after loading."""
+    """One compute thread: more give other sums. Call again after loading an application."""
     for variable in THREAD_VARIABLES:
         os.environ[variable] = "1"
     torch = sys.modules.get("torch")

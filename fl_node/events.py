@@ -1,8 +1,8 @@
 """Events of a run: one JSON object a line, appended to a file that others follow.
 
-Owns the line format (`seq`, `time`, `monotonic`, `node`, `run`, `kind`, then the kind's own fields). Takes fields from the
-server or the client process. Never reads events of others, and never rewrites a line. One process writes one file; a
-process started again goes on with the next sequence number.
+Owns the line format (`seq`, `time`, `monotonic`, `node`, `run`, `kind`, then the kind's own fields). Takes
+fields from the server or the client process. Never reads events of others, and never rewrites a line. One
+process writes one file; a process started again goes on with the next sequence number.
 """
 
 from __future__ import annotations

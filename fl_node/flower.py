@@ -1,9 +1,9 @@
 """Everything of Flower that is not its public face, in one place.
 
-Owns: how Flower's messages become bytes, the identity that `Message(...)` reads, how an application folder is loaded and
-configured, and the hooks on `Strategy` that tell of rounds. Takes and gives Flower's own objects. Never opens a socket and
-never decides anything about a run. `tests/fl_node/test_flower_internals.py` names each internal that is used here and
-fails on a Flower whose internals moved.
+Owns: how Flower's messages become bytes, the identity that `Message(...)` reads, how an application folder is
+loaded and configured, and the hooks on `Strategy` that tell of rounds. Takes and gives Flower's own objects.
+Never opens a socket and never decides anything about a run. `tests/fl_node/test_flower_internals.py` names
+each internal that is used here and fails on a Flower whose internals moved.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ NUM_EXAMPLES_KEY = "num-examples"
 _CONTENT_TAG = (ProtoMessage.DESCRIPTOR.fields_by_name["content"].number << 3) | 2
 
 
-# --- identity ---------------------------------------------------------------------------------------------------------
+# --- identity -----------------------------------------------------------------------------------------------
 
 
 def run_number(run: str) -> int:
@@ -72,15 +72,15 @@ def make_run(run: str, config: dict[str, Any]) -> Run:
     return made
 
 
-# --- messages as bytes ------------------------------------------------------------------------------------------------
+# --- messages as bytes --------------------------------------------------------------------------------------
 
 
 class SegmentCache:
     """Serialised records, so that a record which many messages share is serialised once.
 
-    FedAvg sends one `ArrayRecord` to every client, for evaluation and again for the next round's training. An entry is
-    found by the identity of the arrays' bytes, which the entry itself keeps alive, so it cannot be mistaken for another.
-    Entries that a push did not use are dropped at the next `begin`.
+    FedAvg sends one `ArrayRecord` to every client, for evaluation and again for the next round's training. An
+    entry is found by the identity of the arrays' bytes, which the entry itself keeps alive, so it cannot be
+    mistaken for another. Entries that a push did not use are dropped at the next `begin`.
     """
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ def _varint(value: int) -> bytes:
 
 
 def encode(message: Message, cache: SegmentCache | None = None) -> list[bytes]:
-    """A message as segments whose concatenation is the serialised protobuf `Message`; records come from `cache`."""
+    """A message as segments; joined they are the serialised protobuf `Message`. Records come from `cache`."""
     cache = cache or SegmentCache()
     head: bytes = ProtoMessage(
         metadata=metadata_to_proto(message.metadata),
@@ -168,7 +168,7 @@ def error_reply(message: Message, code: int, reason: str) -> Message:
 
 
 def describe(message: Message) -> tuple[int | None, str]:
-    """(round, phase) of an instruction: the round from its configuration or group, phase train, evaluate or query."""
+    """(round, phase) of an instruction; the round from its config or group, if at all."""
     phase = message.metadata.message_type.split(".")[0]
     phase = {"get_parameters": "query", "get_properties": "query"}.get(phase, phase)
     if message.has_content():
@@ -190,7 +190,7 @@ def summary(reply: Message) -> tuple[int | None, dict[str, Any]]:
     return (int(examples) if isinstance(examples, int | float) else None), metrics
 
 
-# --- applications -----------------------------------------------------------------------------------------------------
+# --- applications -------------------------------------------------------------------------------------------
 
 
 def project(folder: Path) -> dict[str, Any]:
@@ -204,8 +204,9 @@ def project(folder: Path) -> dict[str, Any]:
 def run_config(folder: Path, overrides: dict[str, Any], seed: int | None = None) -> dict[str, Any]:
     """The run config: what the application declares, with `overrides` in place.
 
-    `seed` becomes the key `seed` where the application declares one and `overrides` do not set it. Flower checks only
-    that keys are declared; here types must agree too (an integer is fine where a float is declared).
+    `seed` becomes the key `seed` where the application declares one and `overrides` do not set it. Flower
+    checks only that keys are declared; here types must agree too (an integer is fine where a float is
+    declared).
     """
     project(folder)
     declared = get_fused_config_from_dir(folder, {})
@@ -242,13 +243,16 @@ def _load(folder: Path, component: str, kind: type) -> Any:
             f"application {folder}: {reference} cannot be imported: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(app, kind):
-        raise ApplicationError(f"application {folder}: {reference} is a {type(app).__name__}, not a {kind.__name__}")
+        raise ApplicationError(
+            f"application {folder}: {reference} is a {type(app).__name__}, not a {kind.__name__}"
+        )
     module = sys.modules[reference.partition(":")[0]]
     origin = Path(getattr(module, "__file__", None) or folder).resolve()
     if not origin.is_relative_to(folder.resolve()):
         raise ApplicationError(
-            f"application {folder}: its module {module.__name__} was already loaded from {origin}. Two applications with "
-            "one package name cannot share a process; rename the package, or start the process without warming."
+            f"application {folder}: its module {module.__name__} was already loaded from {origin}. "
+            "Two applications with one package name cannot share a process: rename the package, "
+            "or start the process without warming."
         )
     return app
 
@@ -266,7 +270,11 @@ def load_client_app(folder: Path) -> ClientApp:
 
 
 def make_context(
-    run: str, node_id: int, node_config: dict[str, Any], config: dict[str, Any], state: RecordDict | None = None
+    run: str,
+    node_id: int,
+    node_config: dict[str, Any],
+    config: dict[str, Any],
+    state: RecordDict | None = None,
 ) -> Context:
     """The `Context` that an app is called with."""
     return Context(
@@ -278,7 +286,7 @@ def make_context(
     )
 
 
-# --- what a strategy does, seen from outside --------------------------------------------------------------------------
+# --- what a strategy does, seen from outside ----------------------------------------------------------------
 
 
 def weights_sha256(arrays: ArrayRecord) -> str:
@@ -311,7 +319,8 @@ class StrategyObserver:
 
 @contextmanager
 def observe_strategies(observer: StrategyObserver) -> Iterator[None]:
-    """While open, each `start` of any `Strategy` subclass tells `observer`, also where a subclass brings its own `start`.
+    """While open, each `start` of any `Strategy` subclass tells `observer`, also where a subclass brings its
+    own `start`.
 
     A strategy that wraps another one (differential privacy) is told of once, from the outside.
     """
@@ -339,7 +348,7 @@ def observe_strategies(observer: StrategyObserver) -> Iterator[None]:
         patched.append((cls, original))
 
     def init_subclass(cls: type, **kwargs: Any) -> None:
-        super(Strategy, cls).__init_subclass__(**kwargs)
+        super(Strategy, cls).__init_subclass__(**kwargs)  # type: ignore[misc]
         wrap(cls)
 
     for cls in _family(Strategy):
@@ -355,12 +364,17 @@ def observe_strategies(observer: StrategyObserver) -> Iterator[None]:
 
 def _family(cls: type) -> Iterator[type]:
     yield cls
-    for child in cls.__subclasses__():
+    children: list[type] = cls.__subclasses__()
+    for child in children:
         yield from _family(child)
 
 
 def _observed_start(
-    original: Callable[..., Any], observer: StrategyObserver, strategy: Strategy, args: Any, kwargs: dict[str, Any]
+    original: Callable[..., Any],
+    observer: StrategyObserver,
+    strategy: Strategy,
+    args: Any,
+    kwargs: dict[str, Any],
 ) -> Any:
     bound = inspect.signature(original).bind(strategy, *args, **kwargs)
     bound.apply_defaults()

@@ -1,8 +1,8 @@
 """`StreamGrid`: Flower's `Grid` over one gRPC stream a client.
 
-Owns the meeting of Flower's messages with the hub's bytes: ids, order of replies, Error replies, the phases that events tell
-of. Takes a `Hub` and is given to a ServerApp. Never opens a connection itself. What Flower would wait for without end
-ends here by a deadline, with the names of the clients that are missing.
+Owns the meeting of Flower's messages with the hub's bytes: ids, order of replies, Error replies, the phases
+that events tell of. Takes a `Hub` and is given to a ServerApp. Never opens a connection itself. What Flower
+would wait for without end ends here by a deadline, with the names of the clients that are missing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from flwr.serverapp import Grid
 from google.protobuf.message import DecodeError
 
 from fl_node import flower
-from fl_node.hub import Arrival, CohortError, Hub, Outgoing
+from fl_node.hub import Hub
+from fl_node.session import Arrival, CohortError, Outgoing
 
 _POLL_GAP_S = 5.0  # calls of get_node_ids closer than this are one wait
 _WHOLE_COHORT_WAIT_S = 10.0  # with everybody present nobody else will come
@@ -92,7 +93,7 @@ class StreamGrid(Grid):
         self.valid_replies = 0
         self.first_error: tuple[str, str] | None = None  # (client, reason)
 
-    # --- Flower's Grid ------------------------------------------------------------------------------------------------
+    # --- Flower's Grid --------------------------------------------------------------------------------------
 
     def set_run(self, run: Any) -> None:
         """Set the run; the server does so before the application starts."""
@@ -137,7 +138,8 @@ class StreamGrid(Grid):
             if absent:
                 why = "; ".join(f"{name}: {reason}" for name, reason in sorted(absent.items()))
                 raise CohortError(
-                    f"the application has waited {limit:g} s for clients; {there}. Missing: {why}", sorted(absent)
+                    f"the application has waited {limit:g} s for clients; {there}. Missing: {why}",
+                    sorted(absent),
                 )
             raise CohortError(
                 f"the application waits for more clients than the run has; {there}. "
@@ -175,8 +177,8 @@ class StreamGrid(Grid):
     ) -> list[flower.Message]:
         """Send messages and wait; replies come in the order of the messages.
 
-        A client that is gone or late is answered for with an Error. Where `timeout` (seconds) ends first, messages without a
-        reply have none in the result, as with Flower's own grid.
+        A client that is gone or late is answered for with an Error. Where `timeout` (seconds) ends first,
+        messages without a reply have none in the result, as with Flower's own grid.
         """
         ids = self.push_messages(messages)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -199,13 +201,15 @@ class StreamGrid(Grid):
         with self._lock:
             return [self._done.pop(message_id) for message_id in ids if message_id in self._done]
 
-    # --- inside -------------------------------------------------------------------------------------------------------
+    # --- inside ---------------------------------------------------------------------------------------------
 
     def _register(self, message: flower.Message, phases: dict[tuple[int | None, str], Phase]) -> Outgoing:
         node_id = message.metadata.dst_node_id
         client = self._names.get(node_id)
         if client is None:
-            raise ValueError(f"message to node {node_id}: this run has no such node. Its nodes: {sorted(self._names)}")
+            raise ValueError(
+                f"message to node {node_id}: this run has no such node. Its nodes: {sorted(self._names)}"
+            )
         message_id = f"{self._nonce}-{self._count}"
         self._count += 1
         flower.set_message_id(message, message_id)

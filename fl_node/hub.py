@@ -1,18 +1,18 @@
 """The server's end of all client streams: who is there, what each was sent and has not answered.
 
-Owns one asyncio thread with the gRPC server, a session for each expected client, deadlines and the grace period of lost
-links. Takes messages as bytes and gives arrivals as bytes. Never looks into a message, and knows nothing of Flower.
-All methods without a leading underscore may be called from any thread; everything with one runs in the hub's own loop.
+Owns one asyncio thread with the gRPC server, a session for each expected client, deadlines and the grace
+period of lost links. Takes messages as bytes and gives arrivals as bytes. Never looks into a message, and
+knows nothing of Flower. All methods without a leading underscore may be called from any thread; everything
+with one runs in the hub's own loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -20,99 +20,10 @@ import grpc.aio
 
 from fl_node import wire
 from fl_node.proto import stream_pb2 as pb
+from fl_node.session import Arrival, CohortError, Connection, HubError, HubSettings, Outgoing, Session
 
 MAX_OUTSTANDING = 256  # messages that one client may owe an answer to
 EventSink = Callable[..., Any]
-
-
-class HubError(Exception):
-    """The transport cannot serve; the message names address or client."""
-
-
-class CohortError(HubError):
-    """Clients are missing; `clients` names them."""
-
-    def __init__(self, message: str, clients: list[str]) -> None:
-        super().__init__(message)
-        self.clients = clients
-
-
-@dataclass
-class Outgoing:
-    """A message that waits for its answer."""
-
-    id: str
-    client: str
-    segments: list[bytes]
-    timeout_s: float
-    sequence: int = 0
-    pushed: float = field(default_factory=time.monotonic)
-    bytes_down: int = 0
-    deadline: asyncio.TimerHandle | None = None
-
-
-@dataclass
-class Arrival:
-    """The answer to a message: `payload`, or `reason` where there will be none."""
-
-    id: str
-    client: str
-    seconds: float
-    bytes_down: int
-    bytes_up: int = 0
-    payload: bytearray | None = None
-    busy_seconds: float | None = None
-    reason: str = ""
-    gone: bool = False
-
-
-class Connection:
-    """One stream of one client, from its Hello to its end."""
-
-    def __init__(self, instance: str) -> None:
-        self.instance = instance
-        self.control: deque[pb.Down] = deque()
-        self.sent: set[str] = set()
-        self.wake = asyncio.Event()
-        self.kicked = asyncio.Event()
-        self.closing = False
-
-    def put(self, frame: pb.Down, last: bool = False) -> None:
-        """Queue a small frame; `last` ends the stream after it."""
-        self.control.append(frame)
-        self.closing = self.closing or last
-        self.wake.set()
-
-
-@dataclass
-class Session:
-    """One expected client over all its connections. State: absent, connected, lost (within grace), gone."""
-
-    name: str
-    node_id: int
-    state: str = "absent"
-    connection: Connection | None = None
-    outgoing: dict[str, Outgoing] = field(default_factory=dict)
-    sequence: int = 0
-    grace: asyncio.TimerHandle | None = None
-    reason: str = "it never connected"
-    bytes_down: int = 0
-    bytes_up: int = 0
-
-
-@dataclass(frozen=True)
-class HubSettings:
-    """What a hub is told. Times in seconds; `clients` maps names to node ids."""
-
-    run: str
-    run_number: int
-    flower: str
-    clients: dict[str, int]
-    host: str = "0.0.0.0"
-    port: int = 6000
-    grace_s: float = 30.0
-    keepalive_s: float = 10.0
-    keepalive_timeout_s: float = 20.0
 
 
 class Hub:
@@ -133,7 +44,7 @@ class Hub:
         self._stopping = False
         self.port = 0
 
-    # --- from any thread ----------------------------------------------------------------------------------------------
+    # --- from any thread ------------------------------------------------------------------------------------
 
     def start(self) -> int:
         """Listen; returns the port. Raises HubError where the address is taken."""
@@ -157,7 +68,8 @@ class Hub:
                 if left <= 0:
                     why = "; ".join(f"{name}: {self._sessions[name].reason}" for name in missing)
                     raise CohortError(
-                        f"{len(missing)} of {len(self._sessions)} clients had not joined after {timeout_s:g} s: {why}",
+                        f"{len(missing)} of {len(self._sessions)} clients had not joined "
+                        f"after {timeout_s:g} s: {why}",
                         missing,
                     )
                 self._change.wait(min(left, 1.0))
@@ -209,16 +121,13 @@ class Hub:
         """Tell every client that the run has ended, wait for them for at most `linger_s`, stop serving."""
         if not self._thread.is_alive():
             return
-        try:
-            asyncio.run_coroutine_threadsafe(self._finish(succeeded, reason, linger_s), self._loop).result(
-                timeout=linger_s + 10
-            )
-        except TimeoutError:
-            pass  # the process ends now anyway, and takes the sockets along
+        done = asyncio.run_coroutine_threadsafe(self._finish(succeeded, reason, linger_s), self._loop)
+        with contextlib.suppress(TimeoutError):  # the process ends now anyway, and takes the sockets along
+            done.result(timeout=linger_s + 10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
 
-    # --- in the loop --------------------------------------------------------------------------------------------------
+    # --- in the loop ----------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -242,7 +151,9 @@ class Hub:
             request_deserializer=pb.Up.FromString,
             response_serializer=pb.Down.SerializeToString,
         )
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(wire.SERVICE, {"Connect": handler}),))
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(wire.SERVICE, {"Connect": handler}),)
+        )
         self.port = server.add_insecure_port(f"{self.settings.host}:{self.settings.port}")
         await server.start()
         self._server = server
@@ -250,7 +161,7 @@ class Hub:
     async def _connect(self, _: Any, context: Any) -> None:
         try:
             first = await asyncio.wait_for(context.read(), wire.FIRST_FRAME_TIMEOUT_S)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return
         if first is grpc.aio.EOF or first.WhichOneof("kind") != "hello":
             return
@@ -278,18 +189,22 @@ class Hub:
 
     def _refusal(self, hello: pb.Hello) -> str:
         if hello.protocol != wire.PROTOCOL:
-            return f"this server speaks stream protocol {wire.PROTOCOL}, the client {hello.protocol}: use one version"
+            return f"this server speaks stream protocol {wire.PROTOCOL}, the client {hello.protocol}"
         if hello.run != self.settings.run:
             return f"this server runs {self.settings.run!r}, the client asks for run {hello.run!r}"
         if hello.client not in self._sessions:
             known = ", ".join(sorted(self._sessions))
             return f"client {hello.client!r} is not of run {self.settings.run!r}. Its clients: {known}"
         if hello.flower != self.settings.flower:
-            return f"this server has flwr {self.settings.flower}, the client {hello.flower}: install the same version"
+            return (
+                f"this server has flwr {self.settings.flower}, the client {hello.flower}: install one version"
+            )
         if hello.failure:
             with self._change:
                 self._sessions[hello.client].reason = hello.failure
-                self._failure = CohortError(f"client {hello.client} cannot take part: {hello.failure}", [hello.client])
+                self._failure = CohortError(
+                    f"client {hello.client} cannot take part: {hello.failure}", [hello.client]
+                )
                 self._change.notify_all()
             return f"noted: {hello.failure}"
         if self._stopping:
@@ -340,7 +255,9 @@ class Hub:
         if self._stopping:
             return
         session.grace = self._loop.call_later(self.settings.grace_s, self._give_up, session)
-        self._tell("client.left", session, f"{reason}; waiting {self.settings.grace_s:g} s for it", final=False)
+        self._tell(
+            "client.left", session, f"{reason}; waiting {self.settings.grace_s:g} s for it", final=False
+        )
 
     def _give_up(self, session: Session, reason: str = "") -> None:
         if session.grace is not None:
@@ -466,13 +383,15 @@ class Hub:
             if session.grace is not None:
                 session.grace.cancel()
             if session.connection is not None:
-                session.connection.put(pb.Down(finish=pb.Finish(succeeded=succeeded, reason=reason)), last=True)
+                session.connection.put(
+                    pb.Down(finish=pb.Finish(succeeded=succeeded, reason=reason)), last=True
+                )
         while time.monotonic() < deadline and any(s.connection is not None for s in self._sessions.values()):
             await asyncio.sleep(0.02)
         if self._server is not None:
             await self._server.stop(grace=0.5)
 
-    # --- helpers ------------------------------------------------------------------------------------------------------
+    # --- helpers --------------------------------------------------------------------------------------------
 
     def _not_connected(self) -> list[str]:
         return [name for name, session in self._sessions.items() if session.state != "connected"]

@@ -1,7 +1,8 @@
 """The client's end of the stream to its FL server.
 
-Owns one asyncio thread that connects, reconnects, receives messages and sends replies until the server has them. Takes and
-gives bytes. Never looks into a message. Everything without a leading underscore may be called from the main thread.
+Owns one asyncio thread that connects, reconnects, receives messages and sends replies until the server has
+them. Takes and gives bytes. Never looks into a message. Everything without a leading underscore may be called
+from the main thread.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Link:
         self._reconnect_s = 0.0
         self._thread = threading.Thread(target=self._serve, name="link", daemon=True)
 
-    # --- from the main thread -----------------------------------------------------------------------------------------
+    # --- from the main thread -------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to connect."""
@@ -125,7 +126,7 @@ class Link:
             self._loop.call_soon_threadsafe(leave)
         self._thread.join(timeout=timeout_s)
 
-    # --- in the link's thread -----------------------------------------------------------------------------------------
+    # --- in the link's thread -------------------------------------------------------------------------------
 
     def _serve(self) -> None:
         try:
@@ -169,7 +170,9 @@ class Link:
         tasks: list[asyncio.Future[Any]] = []
         try:
             connect = channel.stream_stream(
-                wire.METHOD, request_serializer=pb.Up.SerializeToString, response_deserializer=pb.Down.FromString
+                wire.METHOD,
+                request_serializer=pb.Up.SerializeToString,
+                response_deserializer=pb.Down.FromString,
             )
             call = connect()
             hello = pb.Hello(
@@ -187,7 +190,11 @@ class Link:
                 return False, None, await _status(call)
             self.bytes_down += first.ByteSize()
             if first.WhichOneof("kind") == "refused":
-                return False, End("refused", f"server {self.settings.server} refused: {first.refused.reason}"), ""
+                return (
+                    False,
+                    End("refused", f"server {self.settings.server} refused: {first.refused.reason}"),
+                    "",
+                )
             if first.WhichOneof("kind") != "welcome":
                 return False, End("error", f"server {self.settings.server} did not welcome the client"), ""
             welcomed = True

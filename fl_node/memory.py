@@ -1,7 +1,7 @@
 """The C library's memory: kept small, given back after each message.
 
-glibc keeps freed memory for later. Dozens of clients on one machine cannot afford that: measured, a LeNet client stands
-at 23 MB with these settings and at 42 MB without. Elsewhere than on glibc this does nothing.
+glibc keeps freed memory for later. Dozens of clients on one machine cannot afford that: measured, a LeNet
+client stands at 23 MB with these settings and at 42 MB without. Elsewhere than on glibc this does nothing.
 """
 
 from __future__ import annotations

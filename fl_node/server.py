@@ -1,8 +1,8 @@
 """`python -m fl_node.server --config FILE.json`: one FL server, for one run.
 
-Owns the order of things: load the application, listen, wait for the whole cohort, call the ServerApp, tell of it in events,
-tell the clients that it is over. Takes a `ServerSettings` file. Exit code 0 when the run succeeded, else 1 with a
-`run.failed` event that says why and names the clients at fault.
+Owns the order of things: load the application, listen, wait for the whole cohort, call the ServerApp, tell of
+it in events, tell the clients that it is over. Takes a `ServerSettings` file. Exit code 0 when the run
+succeeded, else 1 with a `run.failed` event that says why and names the clients at fault.
 """
 
 from __future__ import annotations
@@ -57,11 +57,12 @@ class Run:
         settings = self.settings
         determinism.seed_everything(settings.seed, "server")
         folder = resolve(settings.application)
-        say(f"run {settings.run_id}: server {settings.name}, application {folder.name}, {len(settings.clients)} clients")
+        say(f"run {settings.run_id}: server {settings.name}, {folder.name}, {len(settings.clients)} clients")
 
         from fl_node import flower
         from fl_node.grid import StreamGrid, node_ids
-        from fl_node.hub import Hub, HubSettings
+        from fl_node.hub import Hub
+        from fl_node.session import HubSettings
 
         self.config = flower.run_config(folder, settings.config, settings.seed)
         app = flower.load_server_app(folder)
@@ -144,7 +145,9 @@ class Run:
         run = self
 
         class Observer(flower.StrategyObserver):
-            def started(self, strategy: str, num_rounds: int | None, arrays: flower.ArrayRecord | None) -> None:
+            def started(
+                self, strategy: str, num_rounds: int | None, arrays: flower.ArrayRecord | None
+            ) -> None:
                 run._num_rounds = num_rounds
                 run.started(None if arrays is None else flower.model_bytes(arrays))
 
@@ -177,15 +180,19 @@ def _line(kind: str, fields: dict[str, Any], num_rounds: int | None) -> str:
     if kind == "phase.finished":
         errors = f", {fields['errors']} errors" if fields["errors"] else ""
         moved = f"down {size(fields['bytes_down'])}, up {size(fields['bytes_up'])}"
-        return f"{where} {fields['phase']}: {fields['replies']} replies{errors} in {fields['seconds']:.2f} s, {moved}"
+        replies = f"{fields['replies']} replies{errors} in {fields['seconds']:.2f} s"
+        return f"{where} {fields['phase']}: {replies}, {moved}"
     if kind == "client.reply" and fields["error"]:
         return f"{where} {fields['phase']}: {fields['client']} failed: {fields['error']}"
     if kind == "round.metrics":
-        shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in fields["metrics"].items())
+        shown = ", ".join(
+            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in fields["metrics"].items()
+        )
         return f"{where} {fields['source']}: {shown}"
     if kind == "run.finished":
         moved = f"down {size(fields['bytes_down'])}, up {size(fields['bytes_up'])}"
-        return f"finished: {fields['rounds']} rounds in {fields['seconds']:.1f} s, {moved}, weights {fields['weights_sha256']}"
+        rounds = f"{fields['rounds']} rounds in {fields['seconds']:.1f} s"
+        return f"finished: {rounds}, {moved}, weights {fields['weights_sha256']}"
     if kind == "run.failed":
         return f"failed: {fields['error']}"
     return ""
@@ -199,7 +206,9 @@ def _on_signal(number: int, _: FrameType | None) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one server process; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m fl_node.server", description="One FL server, for one run.")
+    parser = argparse.ArgumentParser(
+        prog="python -m fl_node.server", description="One FL server, for one run."
+    )
     parser.add_argument("--config", required=True, metavar="FILE.json", help="settings of the run")
     options = parser.parse_args(argv)
     try:

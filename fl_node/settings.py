@@ -1,7 +1,8 @@
-"""The JSON files that the server and the client process are started with, checked before anything heavy is loaded.
+"""The JSON files that the server and the client process are started with, checked before anything heavy is
+loaded.
 
-The keys are those of the agent's `POST /v1/server` and `POST /v1/client` bodies, and a few more that the agent adds.
-Unknown keys are refused, every problem is named at once.
+The keys are those of the agent's `POST /v1/server` and `POST /v1/client` bodies, and a few more that the
+agent adds. Unknown keys are refused, every problem is named at once.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class _Settings:
         if not isinstance(raw, dict):
             raise SettingsError(f"found {type(raw).__name__}, expected an object")
         known = {item.name: item for item in fields(cls)}
-        problems = [f"{key}: unknown key, known are {', '.join(sorted(known))}" for key in raw if key not in known]
+        problems = [
+            f"{key}: unknown key, known are {', '.join(sorted(known))}" for key in raw if key not in known
+        ]
         values: dict[str, Any] = {}
         for name, item in known.items():
             if name not in raw:
@@ -78,7 +81,9 @@ _POSITIVE = (lambda value: value > 0, "a number of seconds above 0")
 _COUNT = (lambda value: value >= 1, "1 or more")
 _INDEX = (lambda value: value >= 0, "0 or more")
 _NAMES = (
-    lambda value: bool(value) and all(isinstance(n, str) and n for n in value) and len(set(value)) == len(value),
+    lambda value: (
+        bool(value) and all(isinstance(n, str) and n for n in value) and len(set(value)) == len(value)
+    ),
     "a list of different node names, at least one",
 )
 _ADDRESS = (

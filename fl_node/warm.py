@@ -1,7 +1,8 @@
 """Getting a process ready to be forked into many clients and servers of one application.
 
-Takes an application and its config, leaves everything importable imported, the data loaded, one SGD step done. Never makes
-a thread, a socket or a gRPC channel: those do not survive a fork. Pages touched here are shared by all children.
+Takes an application and its config, leaves everything importable imported, the data loaded, one SGD step
+done. Never makes a thread, a socket or a gRPC channel: those do not survive a fork. Pages touched here are
+shared by all children.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from fl_node.applications import ApplicationError, resolve
 def warm(application: str, config: dict[str, Any] | None = None) -> float:
     """Load an application into this process; returns the seconds that it took.
 
-    An application may bring a hook in its pyproject.toml, `[tool.cohortnet] warm = "module:function"`, which is called with
-    the run config and loads what all clients share (data sets).
+    An application may bring a hook in its pyproject.toml, `[tool.cohortnet] warm = "module:function"`, which
+    is called with the run config and loads what all clients share (data sets).
 
     Raises:
         ApplicationError: the application, its config or its hook cannot be used.
@@ -58,7 +59,7 @@ def _call_hook(project: dict[str, Any], config: dict[str, Any]) -> None:
 
 
 def _step() -> None:
-    """One SGD step: the first use of torch.optim imports 71 MB and takes 2 s, which no child should pay for."""
+    """One SGD step: the first use of torch.optim imports 71 MB and takes 2 s; children are spared it."""
     torch = sys.modules.get("torch")
     if torch is None:
         return

@@ -1,7 +1,7 @@
 """How one message becomes frames on a stream, and frames a message again. Pure: no sockets, no threads.
 
-A message is a list of byte segments (shared between messages where records are shared). It travels as a Head and then
-chunks of at most `CHUNK_BYTES`, cut across segments without joining them first.
+A message is a list of byte segments (shared between messages where records are shared). It travels as a Head
+and then chunks of at most `CHUNK_BYTES`, cut across segments without joining them first.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class Assembly:
 
     def __init__(self, head: pb.Head, max_size_bytes: int = MAX_SIZE_BYTES) -> None:
         if not head.id or not 0 < head.size_bytes <= max_size_bytes:
-            raise WireError(f"message {head.id!r} of {head.size_bytes} bytes: allowed are 1 to {max_size_bytes}")
+            raise WireError(
+                f"message {head.id!r} of {head.size_bytes} bytes: allowed are 1 to {max_size_bytes}"
+            )
         self.head = head
         self.frame_bytes = 0
         self._data = bytearray(head.size_bytes)
@@ -77,9 +79,11 @@ class Assembly:
 
 
 def channel_options(keepalive_s: float, keepalive_timeout_s: float) -> list[tuple[str, Any]]:
-    """gRPC options of both ends: a half-open link is noticed after keepalive and its time-out, on idle streams too.
+    """gRPC options of both ends: a half-open link is noticed after keepalive and its time-out, on idle
+    streams too.
 
-    The time-out has to outlast the data that a slow link still has in its queue, since a ping waits behind it.
+    The time-out has to outlast the data that a slow link still has in its queue, since a ping waits behind
+    it.
     """
     interval_ms = max(100, int(keepalive_s * 1000))
     return [

@@ -26,11 +26,11 @@ def _data(settings: Settings, context: Context) -> tuple[Split, Split]:
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Train the received model on the training part; send it back with loss, accuracy and number of examples."""
+    """Train the received model on the training part; send it back with its metrics."""
     settings = parse(context.run_config)
     training, _ = _data(settings, context)
     model = build(settings.model)
-    model.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
     loss, accuracy = task.train(
         model,
         settings.dataset,
@@ -51,7 +51,7 @@ def evaluate(message: Message, context: Context) -> Message:
     settings = parse(context.run_config)
     _, validation = _data(settings, context)
     model = build(settings.model)
-    model.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
     loss, accuracy = task.evaluate(model, settings.dataset, validation)
     metrics = MetricRecord({"loss": loss, "accuracy": accuracy, "num-examples": len(validation.labels)})
     return Message(content=RecordDict({"metrics": metrics}), reply_to=message)

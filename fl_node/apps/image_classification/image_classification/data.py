@@ -1,7 +1,7 @@
 """The data sets, as NumPy arrays of 28 by 28 images; real, and read from local files only.
 
-Owns reading and scaling. A data set that was loaded by `warm` stays in memory and is shared by all forked clients; otherwise
-a client keeps its own partition only.
+Owns reading and scaling. A data set that was loaded by `warm` stays in memory and is shared by all forked
+clients; otherwise a client keeps its own partition only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from image_classification.settings import Settings, parse
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 DIGITS = Path(__file__).resolve().parent / "files" / "digits.npz"
 DIGITS_TEST = 360  # of 1797, the last ones: other writers than the first
-_SCALING = {"fashionmnist": (0.2860, 0.3530), "digits": (0.1561, 0.3022)}  # mean and deviation of pixels in 0..1
+_SCALING = {
+    "fashionmnist": (0.2860, 0.3530),
+    "digits": (0.1561, 0.3022),
+}  # mean and deviation of pixels in 0..1
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def warm(config: Mapping[str, Any]) -> None:
 
 
 def load(name: str, train: bool) -> Split:
-    """One half of a data set. Raises FileNotFoundError that says what to install, ValueError on a broken file."""
+    """One half of a data set. Raises FileNotFoundError that says what to install."""
     if (name, train) in _pinned:
         return _pinned[name, train]
     if name == "digits":
@@ -70,7 +73,7 @@ def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     else:
         raise FileNotFoundError(
             f"Fashion-MNIST is not here: no {packed.name} in {path.parent}. Install it with "
-            "`apt-get install dataset-fashion-mnist`, or name the folder of its IDX files in COHORTNET_FASHION_MNIST"
+            "`apt-get install dataset-fashion-mnist`, or name its folder in COHORTNET_FASHION_MNIST"
         )
     head = 4 + 4 * dimensions
     shape = tuple(int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions))

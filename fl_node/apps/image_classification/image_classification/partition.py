@@ -1,7 +1,7 @@
 """Who gets which samples: pure NumPy, seeded, the same on every machine.
 
-Takes labels, gives one array of sample indices for each client. All samples are given out, none twice, and every client
-has at least `minimum` of them.
+Takes labels, gives one array of sample indices for each client. All samples are given out, none twice, and
+every client has at least `minimum` of them.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ MINIMUM = 2  # one sample to train on and one to evaluate on
 
 
 def iid(num_samples: int, num_partitions: int, seed: int) -> list[Indices]:
-    """Shuffle and deal out; sizes differ by at most one. Raises ValueError where there are too few samples."""
+    """Shuffle and deal out; sizes differ by at most one. Raises ValueError on too few samples."""
     _check(num_samples, num_partitions)
     order = np.random.default_rng(seed).permutation(num_samples)
     return [part.astype(np.int64) for part in np.array_split(order, num_partitions)]
 
 
 def dirichlet(labels: NDArray[np.integer], num_partitions: int, alpha: float, seed: int) -> list[Indices]:
-    """Label skew: each class is dealt out by shares drawn from Dirichlet(alpha) (Hsu et al., 2019, arXiv:1909.06335).
+    """Label skew: each class is dealt out by shares drawn from Dirichlet(alpha) (Hsu et al., 2019,
+    arXiv:1909.06335).
 
-    Small alphas leave some clients with nothing (0.05 over 100 clients: two of them). Each client below the minimum is then
-    given samples, one at a time, of the client that has most (the first of equals), taken from the end of its list.
-    Raises ValueError where alpha is not positive or there are too few samples.
+    Small alphas leave some clients with nothing (0.05 over 100 clients: two of them). Each client below the
+    minimum is then given samples, one at a time, of the client that has most (the first of equals), taken
+    from the end of its list. Raises ValueError where alpha is not positive or there are too few samples.
     """
     if not alpha > 0:
         raise ValueError(f"dirichlet-alpha: found {alpha}, expected a number above 0")
@@ -56,7 +57,9 @@ def _top_up(parts: list[Indices]) -> list[Indices]:
             sizes[poor] += 1
             gained.setdefault(int(poor), []).append(int(parts[rich][sizes[rich]]))
     kept = [part[: min(len(part), int(size))] for part, size in zip(parts, sizes, strict=True)]
-    return [np.concatenate([part, np.array(gained.get(i, []), dtype=np.int64)]) for i, part in enumerate(kept)]
+    return [
+        np.concatenate([part, np.array(gained.get(i, []), dtype=np.int64)]) for i, part in enumerate(kept)
+    ]
 
 
 def _check(num_samples: int, num_partitions: int) -> None:
@@ -64,7 +67,7 @@ def _check(num_samples: int, num_partitions: int) -> None:
         raise ValueError(f"number of partitions: found {num_partitions}, expected 1 or more")
     if num_samples < MINIMUM * num_partitions:
         raise ValueError(
-            f"{num_samples} samples cannot be split over {num_partitions} clients with at least {MINIMUM} each: "
+            f"{num_samples} samples cannot be split over {num_partitions} clients, {MINIMUM} each at least: "
             f"take at most {num_samples // MINIMUM} clients, or a larger data set"
         )
 
@@ -81,7 +84,11 @@ def split(
 
 
 def hold_out(part: Indices, samples: int, fraction: float) -> tuple[Indices, Indices]:
-    """(training, validation) of one client's partition, after it was cut to `samples` (0: all); neither is empty."""
-    used = part[: max(samples, MINIMUM)] if samples else part
+    """(training, validation) of one client's partition; neither is empty.
+
+    `samples` limits the training part (0: no limit); the held-out part then stands in the same proportion to
+    it as it would for the whole partition, so that `fraction` always means the share of what a client uses.
+    """
+    used = part[: max(MINIMUM, round(samples / (1 - fraction)))] if samples else part
     held = min(max(1, round(len(used) * fraction)), len(used) - 1)
     return used[: len(used) - held], used[len(used) - held :]

@@ -11,7 +11,14 @@ _EVALUATION_BATCH = 500
 
 
 def train(
-    model: nn.Module, dataset: str, split: Split, *, epochs: int, batch_size: int, learning_rate: float, momentum: float
+    model: nn.Module,
+    dataset: str,
+    split: Split,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    momentum: float,
 ) -> tuple[float, float]:
     """SGD over `split`; returns the mean (loss, accuracy) of the last epoch's batches."""
     images = torch.from_numpy(scale(dataset, split.images))
