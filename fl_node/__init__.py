@@ -1,2 +1,1 @@
-"""What runs inside a node: agent (REST), FL server and client, applications; and the spawner that forks them
-into nodes."""
+"""What runs inside a node: agent, spawner, the stream transport, client and server of Flower runs, applications."""
