@@ -127,8 +127,8 @@ class Orchestrator:
         ) as answer:
             if answer.status_code != 200:
                 raise OrchestratorError(f"status {answer.status_code}: {answer.text[:300]}", status=answer.status_code)
-            for line in answer.iter_lines(chunk_size=1, decode_unicode=True):
-                text = line.removeprefix("data:").strip() if line else ""
+            for line in answer.iter_lines(chunk_size=1):
+                text = line.decode("utf-8").removeprefix("data:").strip()
                 if text.startswith("{"):
                     yield json.loads(text)
 

@@ -1,4 +1,5 @@
-"""`kill -9` of topo.py during set-up, when up, and during a run; then `cohortnet down`: nothing of ours, all that is foreign."""
+"""`kill -9` of topo.py during set-up, when up, and during a run; then `cohortnet down`: nothing of ours, all that is
+foreign."""
 
 from __future__ import annotations
 

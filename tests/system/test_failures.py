@@ -1,4 +1,5 @@
-"""What goes wrong is said, with the name of what is at fault, and the next intent works. On one testbed, one failure after another."""
+"""What goes wrong is said, with the name of what is at fault, and the next intent works. On one testbed, one failure
+after another."""
 
 from __future__ import annotations
 
