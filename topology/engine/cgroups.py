@@ -1,0 +1,262 @@
+"""Control groups of a testbed: one for its daemons, one a node with its limits, in version 1 and 2.
+
+Owns `cohortnet/<testbed>` in each hierarchy that it uses. A group is also how every process of a testbed is found again, whatever became of
+its parent. Never touches a group with another name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from topology.errors import TopologyError
+
+ROOT = "cohortnet"
+_WANTED_V1 = ("cpu", "cpuacct", "memory", "pids")
+_PERIOD_US = 100_000
+PIDS_MAX = 4096
+"""Processes and threads of one node: far more than any node needs, few enough that a runaway loop leaves the host usable."""
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """A mounted hierarchy with the controllers of it that we use."""
+
+    folder: Path
+    version: int
+    controllers: frozenset[str]
+
+
+def parse_hierarchies(mountinfo: str, unified_controllers: Iterable[str]) -> list[Hierarchy]:
+    """The hierarchies to use, from the text of `/proc/self/mountinfo`; version 2 where it has controllers, else version 1. Pure."""
+    unified = frozenset(unified_controllers)
+    first: list[Hierarchy] = []
+    second: list[Hierarchy] = []
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(), after.split()
+        if len(fields) < 5 or len(kind) < 3:
+            continue
+        folder = Path(fields[4])
+        if kind[0] == "cgroup2" and not second:
+            second.append(Hierarchy(folder, 2, unified))
+        elif kind[0] == "cgroup":
+            controllers = frozenset(kind[2].split(",")) & {*_WANTED_V1, "cpuset"}
+            if controllers and not any(h.folder == folder for h in first):
+                first.append(Hierarchy(folder, 1, controllers))
+    return second if "memory" in unified or not first else first
+
+
+@cache
+def hierarchies() -> tuple[Hierarchy, ...]:
+    """The hierarchies used on this machine. Raises TopologyError where no cgroup file system is mounted."""
+    text = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    controllers: list[str] = []
+    for line in text.splitlines():
+        if " - cgroup2 " in line:
+            with contextlib.suppress(OSError):
+                controllers = Path(line.split()[4], "cgroup.controllers").read_text(encoding="ascii").split()
+            break
+    found = tuple(parse_hierarchies(text, controllers))
+    if not found:
+        raise TopologyError("no cgroup file system is mounted; mount one: `mount -t cgroup2 none /sys/fs/cgroup`")
+    return found
+
+
+def _write(path: Path, value: str, subject: str) -> None:
+    try:
+        path.write_text(value, encoding="ascii")
+    except OSError as error:
+        raise TopologyError(f"{subject}: writing {value!r} to {path} failed: {error.strerror}") from None
+
+
+def _make(hierarchy: Hierarchy, parts: tuple[str, ...]) -> Path:
+    folder = hierarchy.folder
+    for depth, part in enumerate(parts):
+        if hierarchy.version == 2:  # a child has a controller only where its parent hands it down
+            wanted = [f"+{name}" for name in ("cpu", "memory", "cpuset", "pids") if name in hierarchy.controllers]
+            with contextlib.suppress(OSError):
+                (folder / "cgroup.subtree_control").write_text(" ".join(wanted), encoding="ascii")
+        parent, folder = folder, folder / part
+        folder.mkdir(exist_ok=True)
+        # Version 1: a cpuset group takes no process before its own sets are filled.
+        if hierarchy.version == 1 and "cpuset" in hierarchy.controllers and depth < len(parts):
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                if not (folder / name).read_text(encoding="ascii").strip():
+                    _write(folder / name, (parent / name).read_text(encoding="ascii").strip(), "cpuset")
+    return folder
+
+
+def _uses(hierarchy: Hierarchy, cpuset: bool) -> bool:
+    return hierarchy.version == 2 or cpuset or hierarchy.controllers != {"cpuset"}
+
+
+def make_core(testbed: str) -> tuple[str, ...]:
+    """The groups of the testbed's daemons, made where they are missing. Raises TopologyError."""
+    return tuple(str(_make(h, (ROOT, testbed, "core"))) for h in hierarchies() if _uses(h, False))
+
+
+def core_groups(testbed: str) -> tuple[str, ...]:
+    """The existing groups of the testbed's daemons."""
+    folders = (h.folder / ROOT / testbed / "core" for h in hierarchies())
+    return tuple(str(folder) for folder in folders if folder.is_dir())
+
+
+def make_node(
+    testbed: str, node: str, *, cpu: float | None, memory_bytes: int | None, cpuset: str | None
+) -> tuple[str, ...]:
+    """The groups of one node, made and with its limits applied; `cpu` in cores.
+
+    Raises:
+        TopologyError: naming the node, where the kernel refuses a limit or lacks the controller.
+    """
+    subject = f"node {node!r}"
+    folders: list[str] = []
+    missing = {"cpu"} if cpu is not None else set()
+    missing |= {"memory"} if memory_bytes is not None else set()
+    missing |= {"cpuset"} if cpuset is not None else set()
+    for hierarchy in hierarchies():
+        if not _uses(hierarchy, cpuset is not None):
+            continue
+        folder = _make(hierarchy, (ROOT, testbed, "nodes", node))
+        folders.append(str(folder))
+        has = hierarchy.controllers
+        missing -= has
+        if "pids" in has:
+            _write(folder / "pids.max", str(PIDS_MAX), subject)
+        if cpu is not None and "cpu" in has:
+            quota = max(1000, round(cpu * _PERIOD_US))
+            if hierarchy.version == 2:
+                _write(folder / "cpu.max", f"{quota} {_PERIOD_US}", subject)
+            else:
+                _write(folder / "cpu.cfs_period_us", str(_PERIOD_US), subject)
+                _write(folder / "cpu.cfs_quota_us", str(quota), subject)
+        if memory_bytes is not None and "memory" in has:
+            limit, swap = (
+                ("memory.max", "memory.swap.max") if hierarchy.version == 2
+                else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
+            )  # fmt: skip
+            _write(folder / limit, str(memory_bytes), subject)
+            if (folder / swap).exists():  # a limit that can be swapped around is none
+                _write(folder / swap, "0" if hierarchy.version == 2 else str(memory_bytes), subject)
+        if cpuset is not None and "cpuset" in has:
+            _write(folder / "cpuset.cpus", cpuset, subject)
+    if missing:
+        raise TopologyError(
+            f"{subject}: this kernel has no cgroup controller for {', '.join(sorted(missing))}; leave the limit out"
+        )
+    return tuple(folders)
+
+
+def _folders(testbed: str) -> list[Path]:
+    """All groups of the testbed, the deepest first."""
+    found: list[Path] = []
+    for hierarchy in hierarchies():
+        top = hierarchy.folder / ROOT / testbed
+        for folder, _, _ in os.walk(top, topdown=False):
+            found.append(Path(folder))
+    return found
+
+
+def exists(testbed: str) -> bool:
+    """Whether any group of the testbed is there."""
+    return any((h.folder / ROOT / testbed).is_dir() for h in hierarchies())
+
+
+def testbeds() -> set[str]:
+    """Names of the testbeds that have groups here."""
+    names: set[str] = set()
+    for hierarchy in hierarchies():
+        with contextlib.suppress(OSError):
+            names |= {entry.name for entry in (hierarchy.folder / ROOT).iterdir() if entry.is_dir()}
+    return names
+
+
+def members(testbed: str, below: str = "") -> set[int]:
+    """The processes in the testbed's groups (or in those below `below`, such as `core`), zombies left out."""
+    pids: set[int] = set()
+    for folder in _folders(testbed):
+        if below and below not in folder.parts[folder.parts.index(ROOT) + 2 :]:
+            continue
+        with contextlib.suppress(OSError):
+            pids |= {int(pid) for pid in (folder / "cgroup.procs").read_text(encoding="ascii").split()}
+    pids.discard(os.getpid())
+    pids.discard(0)  # a process of another PID namespace
+    return {pid for pid in pids if not _is_zombie(pid)}
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    return text.rpartition(")")[2].split()[0] in ("Z", "X")
+
+
+def _signal(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def end_all(testbed: str, *, grace_s: float, deadline_s: float = 15.0, below: str = "") -> int:
+    """End every process in the testbed's groups: SIGTERM, after `grace_s` SIGKILL, until none is left or `deadline_s` are over.
+
+    Gives back how many there were. New children of a dying process are caught by the next turn.
+    """
+    start = time.monotonic()
+    pids = members(testbed, below)
+    ended = set(pids)
+    if grace_s > 0:
+        _signal(pids, signal.SIGTERM)
+        while pids and time.monotonic() - start < grace_s:
+            time.sleep(0.01)
+            pids = members(testbed, below)
+            ended |= pids
+    while pids and time.monotonic() - start < deadline_s:
+        _signal(pids, signal.SIGKILL)
+        time.sleep(0.01)
+        pids = members(testbed, below)
+        ended |= pids
+    return len(ended)
+
+
+def remove(testbed: str, *, deadline_s: float = 5.0) -> list[str]:
+    """Remove the testbed's groups once they are empty; gives back those that could not be removed.
+
+    A group stays busy for a moment after its last process has ended, so this polls.
+    """
+    deadline = time.monotonic() + deadline_s
+    pause = 0.002
+    while True:
+        left = []
+        for folder in _folders(testbed):
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                left.append(str(folder))
+        if not left or time.monotonic() > deadline:
+            break
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+    for hierarchy in hierarchies():  # the last testbed takes the common parent with it
+        with contextlib.suppress(OSError):
+            (hierarchy.folder / ROOT).rmdir()
+    return left
+
+
+def node_names(testbed: str) -> list[str]:
+    """Names of the nodes that have groups."""
+    names: set[str] = set()
+    for hierarchy in hierarchies():
+        with contextlib.suppress(OSError):
+            names |= {e.name for e in (hierarchy.folder / ROOT / testbed / "nodes").iterdir() if e.is_dir()}
+    return sorted(names)

@@ -1,0 +1,281 @@
+"""A Plan made real, and taken away again: the order of the steps, their clean-up, and the list of what is up.
+
+What each step does is in the module named like its noun (`core`-side switches in `openvswitch`, cables in `links`, ...). Whatever ends a
+raising early (an error, Ctrl-C, SIGTERM) takes down what was made; what only `kill -9` can leave behind, `remove_testbed` finds by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from topology.engine import (
+    cgroups,
+    daemons,
+    links,
+    management,
+    namespaces,
+    openvswitch,
+    publish,
+    removal,
+    shaping,
+    state,
+    support,
+)
+from topology.engine.removal import Removal
+from topology.engine.runtime import Progress, Runtime
+from topology.errors import Problem, TestbedProblems, TopologyError
+from topology.inventory import CoreFacts, NodeFacts, build_inventory, write_inventory
+from topology.plan import Plan
+
+BeforeNodes = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One line of `cohortnet ls`. `state` is "up", "raising" or "broken" (not whole any more, or never became so)."""
+
+    name: str
+    state: str
+    runtime: str
+    nodes: int
+    switches: int
+    started: float
+    published: tuple[str, ...]
+
+
+class Timings:
+    """How long each step took, in seconds; steps may overlap."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._start = time.monotonic()
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(time.monotonic() - start, 4)
+
+    def write(self, path: Path) -> None:
+        self.seconds["total"] = round(time.monotonic() - self._start, 4)
+        state.write_atomically(path, json.dumps(self.seconds, indent=1) + "\n")
+
+
+def quiet(step: str, done: int, total: int) -> None:
+    """A progress that says nothing."""
+
+
+def check_plan(plan: Plan) -> tuple[list[str], list[Problem]]:
+    """Whether this machine can raise the plan: properties that it will go without by the user's word, and everything against it."""
+    allowed, problems = support.unsupported(plan)
+    problems += removal.pick_runtime(plan.runtime).check(plan)
+    problems += management.check(plan)
+    problems += [Problem("", "no-openvswitch", text) for text in openvswitch.check()]
+    return allowed, problems
+
+
+def raise_testbed(
+    plan: Plan, progress: Progress = quiet, *, before_nodes_start: BeforeNodes | None = None
+) -> dict[str, Any]:
+    """Raise a testbed; gives back its inventory, which is then also in the file `plan.inventory`.
+
+    `before_nodes_start` is called with the inventory "raising", when the core's cgroups exist and no node does yet.
+
+    Raises:
+        TestbedProblems: where something stands against it; nothing was made then.
+        TopologyError: where a step failed; what had been made is removed again.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, likewise.
+    """
+    with state.lock(plan.testbed):
+        _refuse_existing(plan)
+        allowed, problems = check_plan(plan)
+        if problems:
+            raise TestbedProblems(problems)
+        listeners = publish.listen(plan)
+        try:
+            with _sigterm_as_interrupt():
+                try:
+                    return _Raising(plan, progress, tuple(allowed), listeners).run(before_nodes_start)
+                except BaseException as error:
+                    with _uninterrupted():
+                        result = removal.remove(plan.testbed, quiet)
+                    if result.left:
+                        error.add_note(f"and these could not be removed: {'; '.join(result.left)}; "
+                                       f"`cohortnet down {plan.testbed}` tries again")  # fmt: skip
+                    raise
+        finally:
+            publish.close(listeners)
+
+
+def _refuse_existing(plan: Plan) -> None:
+    left = removal.remains(plan.testbed)
+    if left:
+        known = state.load(plan.testbed)
+        what = "is already up" if known and known.phase == "up" else f"is not wholly gone ({left[0]})"
+        raise TopologyError(f"testbed {plan.testbed!r} {what}; `cohortnet down {plan.testbed}` removes it")
+
+
+class _Raising:
+    """One raising: the steps in their order, and what they hand to one another."""
+
+    def __init__(
+        self, plan: Plan, progress: Progress, unsupported: tuple[str, ...], listeners: list[publish.Listener]
+    ) -> None:
+        self.plan = plan
+        self.progress = progress
+        self.unsupported = unsupported
+        self.listeners = listeners
+        self.timings = Timings()
+        self.runtime: Runtime = removal.pick_runtime(plan.runtime)
+        self.core = namespaces.named(plan.core_namespace)
+        self.kernel_datapath = openvswitch.has_kernel_datapath()
+        self.datapath = "system" if self.kernel_datapath else "netdev"
+        self.tso = not self.kernel_datapath and openvswitch.supports_tso()
+        self.notes: list[str] = []
+        self.controller: subprocess.Popen[bytes] | None = None
+
+    def run(self, before_nodes_start: BeforeNodes | None) -> dict[str, Any]:
+        plan, timings = self.plan, self.timings
+        state.begin(plan)  # before all else: from here on a removal knows every name
+        cgroups.make_core(plan.testbed)
+        state.write_atomically(plan.shared / "hosts", hosts_file(plan))
+        for node in plan.nodes:
+            Path(node.state).mkdir(parents=True, exist_ok=True)
+        inventory = self._inventory({}, up=False)
+        if before_nodes_start is not None:
+            with timings.step("before nodes"):
+                before_nodes_start(inventory)
+        # Switches and nodes need nothing of one another.
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="core") as pool:
+            core = pool.submit(self._raise_core)
+            try:
+                with timings.step("nodes"):
+                    facts = self.runtime.create(plan, plan.nodes, self.progress)
+            finally:
+                core.exception()  # its thread must not go on making things while they are being removed
+            core.result()
+        pids = {name: fact.pid for name, fact in facts.items()}
+        with timings.step("links"):
+            links.make_all(plan, pids)
+        self.progress("links", len(plan.links), len(plan.links))
+        with timings.step("management"):
+            management.raise_plane(plan)
+        with timings.step("shaping"):
+            shaping.apply_all(plan, self.core, pids, self.unsupported)
+        with timings.step("switches"):
+            openvswitch.add_bridges(plan, self.datapath)
+            self._tune(pids)
+        self.progress("switches", len(plan.switches), len(plan.switches))
+        self._inventory(facts, up=False)
+        publish.start(plan, self.listeners)
+        if self.controller is not None:
+            with timings.step("controller"):
+                daemons.wait_for_controller(plan, self.controller, self.progress)
+        state.mark_up(plan)
+        inventory = self._inventory(facts, up=True)
+        timings.write(plan.state / "timings.json")
+        self.progress("up", 1, 1)
+        return inventory
+
+    def _raise_core(self) -> None:
+        with self.timings.step("core"):
+            namespaces.create(self.plan.core_namespace)
+            links.prepare_core(self.core)
+            if self.plan.controller != "none":  # it spends its first second on imports: meanwhile the rest is made
+                self.controller = daemons.start_controller(self.plan)
+            openvswitch.start(self.plan, tso=self.tso)
+
+    def _tune(self, pids: Mapping[str, int]) -> None:
+        if self.kernel_datapath:
+            self.notes.append("datapath in the kernel")
+            return
+        sockets = openvswitch.enlarge_buffers(self.plan)
+        self.notes.append(f"packet socket buffers of {sockets} ports enlarged to 8 MiB" if sockets
+                          else "packet socket buffers could not be enlarged: high rates lose packets")  # fmt: skip
+        self.notes.append("userspace segmentation offload on" if self.tso else "checksum offload off in the nodes")
+        if not self.tso:
+            links.disable_checksum_offload(self.plan, pids)
+
+    def _inventory(self, facts: Mapping[str, NodeFacts], *, up: bool) -> dict[str, Any]:
+        core = CoreFacts(self.datapath, str(openvswitch.folder(self.plan)), self.unsupported, tuple(self.notes))
+        inventory = build_inventory(self.plan, core, facts, up=up)
+        write_inventory(self.plan.inventory, inventory)
+        return inventory
+
+
+def hosts_file(plan: Plan) -> str:
+    """The nodes' `/etc/hosts`. Pure."""
+    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
+    return "\n".join([*lines, *(f"{node.address} {node.name}" for node in plan.nodes)]) + "\n"
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    # Python ends at once on SIGTERM, without any `finally`; only the main thread may change that.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def remove_testbed(name: str, progress: Progress = quiet) -> Removal:
+    """Remove a testbed, whatever state it is in; also twice.
+
+    Raises:
+        TopologyError: where another process is raising or removing it right now.
+    """
+    with state.lock(name, wait_s=10.0):
+        return removal.remove(name, progress)
+
+
+def list_testbeds() -> list[Summary]:
+    """What there is of testbeds on this machine, by name."""
+    summaries = []
+    for name in sorted({*state.names(), *cgroups.testbeds()}):
+        known = state.load(name)
+        if known is None:
+            summaries.append(Summary(name, "broken", "?", 0, 0, 0.0, ()))
+            continue
+        plan = known.plan
+        whole = namespaces.exists(plan.core_namespace) and openvswitch.vswitchd_pid(plan) in cgroups.members(name)
+        alive = Path(f"/proc/{known.pid}").exists()
+        status = "up" if known.phase == "up" and whole else "raising" if known.phase == "raising" and alive else "broken"
+        published = tuple(f"{p.host}:{p.host_port}->{p.node or 'controller'}:{p.port}" for p in plan.published)
+        summaries.append(
+            Summary(name, status, plan.runtime, len(plan.nodes), len(plan.switches), known.started, published)
+        )
+    return summaries

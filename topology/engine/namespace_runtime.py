@@ -1,0 +1,129 @@
+"""Nodes as bare namespaces: no daemon and no image, a few milliseconds and about a megabyte a node.
+
+Owns the nodes' first processes and their groups. Takes planned nodes, gives back pids and cgroup folders. Programs are not started here
+(`starts_programs` is False), interfaces and addresses are the engine's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from topology.engine import cgroups, launch
+from topology.engine.runtime import Progress
+from topology.errors import Problem, TopologyError
+from topology.inventory import NodeFacts
+from topology.plan import Plan, PlannedNode
+
+_INIT = Path(__file__).with_name("node_init.py")
+_SECONDS_A_NODE = 1.0
+_LEAST_MEMORY_BYTES = 16 * 2**20
+_HELPERS = 2
+"""Programs that fork nodes side by side: the work is the kernel's, two keep two cores busy."""
+
+
+class NamespaceRuntime:
+    """The runtime `namespace`."""
+
+    name = "namespace"
+
+    def check(self, plan: Plan) -> list[Problem]:
+        """Needs root, and limits that this machine can honour."""
+        problems = []
+        if os.geteuid() != 0:
+            problems.append(Problem("runtime", "no-root", "making namespaces needs root", "start it with `sudo`"))
+        present = os.sched_getaffinity(0) | set(range(os.cpu_count() or 1))
+        for index, node in enumerate(plan.nodes):
+            if node.cpuset is not None and not parse_cpuset(node.cpuset) <= present:
+                problems.append(Problem(
+                    f"nodes[{index}].cpuset", "no-such-cpu",
+                    f"node {node.name!r} wants the processors {node.cpuset}, and this machine has 0-{max(present)}",
+                    "choose among those"))  # fmt: skip
+            if node.memory_bytes is not None and node.memory_bytes < _LEAST_MEMORY_BYTES:
+                problems.append(Problem(
+                    f"nodes[{index}].memory", "too-small",
+                    f"node {node.name!r} gets {node.memory_bytes} bytes; a node's first process alone needs some megabytes",
+                    "give it at least 16 MiB"))  # fmt: skip
+        return problems
+
+    def create(self, plan: Plan, nodes: Sequence[PlannedNode], progress: Progress) -> dict[str, NodeFacts]:
+        """Make the nodes' groups and fork their first processes.
+
+        Raises:
+            TopologyError: naming the node that failed.
+        """
+        groups = {
+            node.name: cgroups.make_node(
+                plan.testbed, node.name, cpu=node.cpu, memory_bytes=node.memory_bytes, cpuset=node.cpuset
+            )
+            for node in nodes
+        }
+        progress("node groups", len(nodes), len(nodes))
+        shares = [nodes[start::_HELPERS] for start in range(_HELPERS)]
+        helpers = [self._start(plan, share, groups) for share in shares if share]
+        facts: dict[str, NodeFacts] = {}
+        failures = []
+        for helper, share in helpers:
+            assert helper.stdout is not None and helper.stderr is not None
+            try:
+                output, said = helper.communicate(timeout=30 + _SECONDS_A_NODE * len(share))
+            except subprocess.TimeoutExpired:
+                helper.kill()
+                output, said = helper.communicate(timeout=10)
+            for line in output.splitlines():
+                answer = json.loads(line)
+                if "error" in answer:
+                    failures.append(f"node {answer['name']!r}: {answer['error']}")
+                else:
+                    facts[answer["name"]] = NodeFacts(answer["pid"], groups[answer["name"]])
+            progress("nodes", len(facts), len(nodes))
+            if helper.returncode != 0 and not failures:
+                failures.append(f"forking nodes ended with status {helper.returncode}: {said.strip()[-500:]}")
+        missing = [node.name for node in nodes if node.name not in facts]
+        if failures or missing:
+            raise TopologyError("; ".join(failures[:5]) or f"node {missing[0]!r} did not come up")
+        return facts
+
+    @staticmethod
+    def _start(
+        plan: Plan, share: Sequence[PlannedNode], groups: dict[str, tuple[str, ...]]
+    ) -> tuple[subprocess.Popen[str], Sequence[PlannedNode]]:
+        request = {"nodes": [
+            {"name": node.name, "hostname": node.name, "groups": groups[node.name], "hosts": str(plan.shared / "hosts")}
+            for node in share
+        ]}  # fmt: skip
+        command = [sys.executable, "-I", "-S", str(_INIT)]
+        helper = subprocess.Popen(
+            launch.in_core(plan.testbed, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, start_new_session=True, env={"PATH": os.environ.get("PATH", "/bin")},
+        )  # fmt: skip
+        assert helper.stdin is not None
+        helper.stdin.write(json.dumps(request))
+        helper.stdin.close()
+        helper.stdin = None  # `communicate` shall not touch it again
+        return helper, share
+
+    def starts_programs(self) -> bool:
+        """The command line starts them, through the spawner."""
+        return False
+
+    def remove(self, testbed: str, state: Path, progress: Progress) -> list[str]:
+        """End all that runs in the testbed's nodes; their groups give them away, whatever became of the state file."""
+        names = cgroups.node_names(testbed)
+        if names:
+            cgroups.end_all(testbed, grace_s=0.0, below="nodes")
+        progress("nodes removed", len(names), len(names))
+        return names
+
+
+def parse_cpuset(text: str) -> set[int]:
+    """The processors that a text in kernel notation ("0-1,3") names."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found |= set(range(int(first), int(last or first) + 1))
+    return found
