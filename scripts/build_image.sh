@@ -58,10 +58,11 @@ image_hash() {
 
 have_base() { docker image inspect "$COHORTNET_NODE_BASE" >/dev/null 2>&1; }
 
-# pull_base: bounded, because a registry that is not reachable may neither answer nor refuse.
+# pull_base: bounded, because a registry that is not reachable may neither answer nor refuse. --foreground here and below:
+# else `timeout` keeps Ctrl-C from the command.
 pull_base() {
     say "pulling $COHORTNET_NODE_BASE"
-    timeout 300 docker pull -q "$COHORTNET_NODE_BASE" >"$WORK/pull.log" 2>&1
+    timeout --foreground 300 docker pull -q "$COHORTNET_NODE_BASE" >"$WORK/pull.log" 2>&1
 }
 
 # debian_mirrors FILE: apt sources of bookworm as this machine reaches them, where it is a Debian machine with a mirror other
@@ -88,7 +89,7 @@ debian_mirrors() {
 # make_base: a Debian of the same release with the same Python, under the same name. It already has what the Dockerfile
 # would install, so that the build needs no network.
 make_base() {
-    local started=$SECONDS options=() proxy hook
+    local started=$SECONDS options=() proxy hook packages
     need_root scripts/build_image.sh
     apt_missing "mmdebstrap=makes_the_base_image_from_Debian_packages" "debian-archive-keyring=verifies_them"
     say "making $COHORTNET_NODE_BASE from Debian packages (bookworm, Python 3.11)"
@@ -101,14 +102,14 @@ make_base() {
     # shellcheck disable=SC2016  # mmdebstrap gives the new root to the hook's shell as $1
     hook='rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap"; ln -sf python3 "$1/usr/bin/python"; rm -rf "$1"/var/cache/* "$1"/var/log/*'
     if [ -s "$WORK/sources.list" ]; then
-        hook="$hook; : >\"\$1/etc/apt/sources.list\""
+        hook="$hook; rm -f \"\$1\"/etc/apt/sources.list \"\$1\"/etc/apt/sources.list.d/*"
         options+=("--customize-hook=$hook" bookworm "$WORK/base.tar" "$WORK/sources.list")
     else
         options+=("--customize-hook=$hook" bookworm "$WORK/base.tar")
     fi
-    timeout 900 mmdebstrap --quiet --variant=minbase --include="$(IFS=,; echo \
-        python3 python3-venv python3-pip ca-certificates tini \
-        iproute2 iputils-ping iperf3 ethtool procps dataset-fashion-mnist | tr ' ' ,)" \
+    packages=python3,python3-venv,python3-pip,ca-certificates
+    packages+=,iproute2,iputils-ping,iperf3,ethtool,procps,tini,dataset-fashion-mnist # as in fl_node/Dockerfile
+    timeout --foreground 900 mmdebstrap --variant=minbase --include="$packages" \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
         "${options[@]}" >"$WORK/mmdebstrap.log" 2>&1 </dev/null ||
@@ -154,7 +155,8 @@ fetch_wheels() {
         for minor in $(seq 36 -1 5); do options+=(--platform "manylinux_2_${minor}_$(uname -m)"); done
         for minor in 2014 2010 1; do options+=(--platform "manylinux${minor}_$(uname -m)"); done
     fi
-    ! torch_is_cuda "$python" --only-binary=:all: "${options[@]}" ||
+    # pip looks for another Python's wheels only with a folder named to put them in; a dry run puts nothing there.
+    ! torch_is_cuda "$python" --only-binary=:all: "${options[@]}" --target "$WORK/nothing" ||
         die "pip would take PyTorch's CUDA build, several GB, for an image whose nodes compute on the CPU. $HOW_TO_GET_CPU_TORCH"
     torch_settings torch
     say "fetching the node's Python packages with this machine's pip (PyTorch's CPU build is about 190 MB)"
@@ -172,14 +174,17 @@ fetch_wheels() {
 
 # docker_build ARGUMENTS: the log is shown only where it matters. --force-rm: no intermediate container stays.
 docker_build() {
-    "${builder[@]}" docker build --pull=false --force-rm -f fl_node/Dockerfile "$@" . >"$WORK/build.log" 2>&1 ||
+    "${builder[@]}" docker build --pull=false --force-rm "${network[@]}" -f fl_node/Dockerfile "$@" . >"$WORK/build.log" 2>&1 ||
         { tail -n 40 "$WORK/build.log" >&2; die "docker build failed"; }
 }
 
 build() {
-    local started=$SECONDS builder=() before
+    local started=$SECONDS builder=() network=() before
     before=$(docker image inspect --format '{{.Id}}' "$COHORTNET_NODE_IMAGE" 2>/dev/null || true)
     say "building $COHORTNET_NODE_IMAGE"
+    # Nothing is left to fetch where the base has the system's packages, and pip's are here.
+    [ "$(docker image inspect --format '{{index .Config.Labels "cohortnet.base"}}' "$COHORTNET_NODE_BASE")" != debian-packages ] ||
+        network=(--network none)
     # Debian's docker.io has no buildx: the daemon's own builder then, chosen here so that the client does not warn. Its
     # cache is its images: the first stage gets a name, so that it is neither an anonymous image nor pruned and built anew.
     if ! docker buildx version >/dev/null 2>&1; then

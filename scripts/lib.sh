@@ -186,6 +186,8 @@ that has the wheel (behind sudo: sudo NAME=VALUE scripts/...)"
 
 docker_answers() { timeout 10 docker info >/dev/null 2>&1; }
 
+systemd_runs() { [ -d /run/systemd/system ]; }
+
 COHORTNET_DOCKERD_PID=
 # start_dockerd: a Docker daemon that answers. One that we had to start ourselves is ended by stop_dockerd; a service
 # started through systemd is left running, as an installed service is.
@@ -194,7 +196,7 @@ start_dockerd() {
     docker_answers && return 0
     command -v dockerd >/dev/null || die "the Docker daemon does not answer and dockerd is not installed. Type: sudo apt-get install docker.io"
     [ "$(id -u)" -eq 0 ] || die "the Docker daemon does not answer, and starting it needs root"
-    if [ -d /run/systemd/system ]; then
+    if systemd_runs; then
         say "starting the Docker daemon (systemctl start docker)"
         timeout 90 systemctl start docker || die "systemctl start docker failed; see: journalctl -u docker"
         wait_for_docker 30 "" || die "the Docker daemon was started and does not answer; see: journalctl -u docker"

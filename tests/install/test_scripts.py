@@ -127,3 +127,34 @@ def test_only_a_daemon_that_we_started_is_stopped() -> None:
         'kill -0 "$ours" 2>/dev/null || echo gone'
     )
     assert "gone" in done.stdout
+
+
+@pytest.mark.live
+@pytest.mark.docker
+def test_a_docker_daemon_is_started_with_the_driver_that_works_and_ended(tmp_path: Path) -> None:
+    """A second daemon beside the machine's own, in its own folders; overlay2 is made to fail: vfs is next."""
+    assert shutil.which("dockerd"), "dockerd is missing: sudo apt-get install docker.io"
+    socket = tmp_path / "d.sock"
+    program = tmp_path / "bin" / "dockerd"
+    program.parent.mkdir()
+    places = f"--data-root {tmp_path}/data --exec-root {tmp_path}/exec --pidfile {tmp_path}/d.pid"
+    # In a network namespace of its own: a daemon without a bridge deletes the docker0 that it finds.
+    alone = f"unshare --net {shutil.which('dockerd')} --bridge none --iptables=false --ip6tables=false"
+    program.write_text(
+        f'#!/bin/sh\n[ "$2" != overlay2 ] || exit 1\n'
+        f'exec {alone} --host unix://{socket} {places} "$@"\n'
+    )
+    program.chmod(0o755)
+    done = bash(
+        f"COHORTNET_ROOT={tmp_path}; systemd_runs() {{ false; }};"
+        'start_dockerd; docker info --format "driver {{.Driver}}"; pid=$COHORTNET_DOCKERD_PID;'
+        'cat "$COHORTNET_ROOT/build/dockerd.pid"; stop_dockerd;'
+        'kill -0 "$pid" 2>/dev/null || echo "ended $pid"; ls "$COHORTNET_ROOT/build"',
+        PATH=f"{program.parent}:{os.environ['PATH']}",
+        DOCKER_HOST=f"unix://{socket}",
+    )
+    assert done.returncode == 0, done.stderr + (tmp_path / "build/dockerd.log").read_text()
+    lines = done.stdout.splitlines()
+    assert "driver vfs" in lines
+    assert f"ended {lines[lines.index('driver vfs') + 1]}" in lines
+    assert "dockerd.pid" not in lines
