@@ -436,24 +436,26 @@ class Conduct:
     # Ends -----------------------------------------------------------------------------------------------------------
 
     def _collect(self) -> None:
-        """The interface counters of all nodes; clients that have not ended by themselves are stopped."""
+        """The interface counters of all nodes; clients that do not end by themselves are stopped (at once where a goal
+        cut the run short: nobody tells them)."""
+        patience_s = 0.0 if self._goal["met"] else self._times.collect_s
 
         def last_words(client: str) -> dict[str, Any]:
-            return self._last_words(client, "client")
+            return self._last_words(client, "client", patience_s)
 
         self._check(deadline=False)
         for words in self._parallel(last_words, self._pipeline.participants):
             self._emit("client.finished", client=words.pop("node"), **words)
-        words = self._last_words(self._pipeline.server, "server")
+        words = self._last_words(self._pipeline.server, "server", patience_s)
         self._emit("server.finished", server=words.pop("node"), **words)
         while self._follower is not None and self._take(0):
             pass
 
-    def _last_words(self, name: str, kind: str) -> dict[str, Any]:
+    def _last_words(self, name: str, kind: str, patience_s: float) -> dict[str, Any]:
         words: dict[str, Any] = {"node": name, "interface_start": None, "interface_end": None}
         try:
             node = self._at(name)
-            end = time.monotonic() + self._times.collect_s
+            end = time.monotonic() + patience_s
             status = self._agents.status(node, kind, self.run_id, timeout_s=5.0)
             while (
                 status.get("state") not in PROCESS_ENDED
