@@ -38,7 +38,17 @@ PRESETS = {
     "3x10": [10] * 3,
     "1x30": [30],
 }
-FIELDS = ("ipstart", "cohortsize", "sameserver", "avgalgo", "fracfit", "minfit", "minav", "numround", "cohort")
+FIELDS = (
+    "ipstart",
+    "cohortsize",
+    "sameserver",
+    "avgalgo",
+    "fracfit",
+    "minfit",
+    "minav",
+    "numround",
+    "cohort",
+)
 ENDED = ("succeeded", "failed", "cancelled")
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = (5.0, 30.0)
@@ -51,12 +61,19 @@ class Wrong(Exception):
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--url", help="the edge MLFO (default: http://127.0.0.1:8000)")
-    p.add_argument("--intent", action="append", metavar="FILE", help="intent file; several are sent in turn (default: intents/drilling.yaml)")
+    p.add_argument(
+        "--intent",
+        action="append",
+        metavar="FILE",
+        help="intent file; several are sent in turn (default: intents/drilling.yaml)",
+    )
     which = p.add_mutually_exclusive_group()
     which.add_argument("--preset", choices=PRESETS, help="cohort sizes by name")
     which.add_argument("--sizes", help="cohort sizes, e.g. 4,4")
     which.add_argument("--scenario", type=Path, metavar="FILE", help="a scenario file (see above)")
-    p.add_argument("--first", type=int, default=10, metavar="N", help="first client is 10.0.1.N (default: %(default)s)")
+    p.add_argument(
+        "--first", type=int, default=10, metavar="N", help="first client is 10.0.1.N (default: %(default)s)"
+    )
     p.add_argument("--rounds", type=int, help="rounds (default: 20)")
     p.add_argument("--fracfit", type=float, help="share of clients a round (default: 0.5)")
     p.add_argument("--minfit", type=int, help="least clients a round (default: 1)")
@@ -64,7 +81,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--avgalgo", help="strategy (default: FedAvg)")
     p.add_argument("--delay", type=float, default=0.0, metavar="S", help="wait between intents (default: 0)")
     p.add_argument("--wait", action="store_true", help="follow the intents to their ends, with progress")
-    p.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="with --wait: give up after this (default: %(default)s)")
+    p.add_argument(
+        "--timeout",
+        type=float,
+        default=3600.0,
+        metavar="S",
+        help="with --wait: give up after this (default: %(default)s)",
+    )
     p.add_argument("--json", action="store_true", help="print one JSON document at the end")
     return p
 
@@ -72,7 +95,11 @@ def parser() -> argparse.ArgumentParser:
 def planned(args: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
     """The URL and what to send: a list of {intent, delay_s, form fields}."""
     if args.scenario:
-        given = [o for o in ("intent", "rounds", "fracfit", "minfit", "minav", "avgalgo") if getattr(args, o) is not None]
+        given = [
+            o
+            for o in ("intent", "rounds", "fracfit", "minfit", "minav", "avgalgo")
+            if getattr(args, o) is not None
+        ]
         if given:
             raise Wrong(f"--{given[0]} has no effect with --scenario: write it into {args.scenario}")
         return scenario(args.scenario, args.url)
@@ -109,7 +136,11 @@ def scenario(path: Path, url: str | None) -> tuple[str, list[dict[str, Any]]]:
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise Wrong(f"scenario {path} cannot be read: {error}") from error
     faults = []
-    if not isinstance(content, dict) or not isinstance(content.get("intents"), list) or not content["intents"]:
+    if (
+        not isinstance(content, dict)
+        or not isinstance(content.get("intents"), list)
+        or not content["intents"]
+    ):
         raise Wrong(f"scenario {path}: a mapping with a list 'intents' is wanted, see --help")
     faults += [f"unknown key '{k}'; known: url, intents" for k in content if k not in ("url", "intents")]
     for i, entry in enumerate(content["intents"]):
@@ -117,13 +148,17 @@ def scenario(path: Path, url: str | None) -> tuple[str, list[dict[str, Any]]]:
             faults.append(f"intents[{i}]: a mapping with 'intent: FILE' is wanted")
             continue
         known = ("intent", "delay_s", *FIELDS)
-        faults += [f"intents[{i}]: unknown key '{k}'; known: {', '.join(known)}" for k in entry if k not in known]
+        faults += [
+            f"intents[{i}]: unknown key '{k}'; known: {', '.join(known)}" for k in entry if k not in known
+        ]
         delay = entry.get("delay_s", 0)
         if isinstance(delay, bool) or not isinstance(delay, (int, float)) or not 0 <= delay <= 86400:
             faults.append(f"intents[{i}].delay_s: seconds from 0 to 86400 are wanted, found {delay!r}")
     if faults:
         raise Wrong(f"scenario {path} has {len(faults)} fault(s):\n  " + "\n  ".join(faults))
-    return str(url or content.get("url") or "http://127.0.0.1:8000"), [{"delay_s": 0.0, **e} for e in content["intents"]]
+    return str(url or content.get("url") or "http://127.0.0.1:8000"), [
+        {"delay_s": 0.0, **e} for e in content["intents"]
+    ]
 
 
 def send(url: str, entry: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +208,9 @@ def wait(url: str, runs: list[str], timeout_s: float, say: Any) -> dict[str, dic
 def progress(url: str, run: str, since: int, say: Any) -> int:
     """Says what is new in a run; the number of its last event."""
     try:
-        text = requests.get(f"{url}/v1/intents/{run}/events", params={"since": since, "follow": "false"}, timeout=TIMEOUT).text
+        text = requests.get(
+            f"{url}/v1/intents/{run}/events", params={"since": since, "follow": "false"}, timeout=TIMEOUT
+        ).text
     except requests.RequestException:
         return since  # the next look brings it
     for line in text.splitlines():
@@ -211,7 +248,9 @@ def main(argv: list[str] | None = None) -> int:
             else:
                 for problem in answer.get("errors", [{"message": str(answer)}]):
                     hint = f" ({problem['hint']})" if problem.get("hint") else ""
-                    say(f"{answer['file']}: refused: {problem.get('path', '')}: {problem.get('message')}{hint}")
+                    say(
+                        f"{answer['file']}: refused: {problem.get('path', '')}: {problem.get('message')}{hint}"
+                    )
         runs = [a["id"] for a in answers if a["http_status"] == 202]
         records = wait(url, runs, args.timeout, say) if args.wait else {}
     except Wrong as error:

@@ -42,7 +42,9 @@ def inventory(cohorts: int, clients: int, agent_port: int = 5000) -> dict[str, A
     ]
     plan = []
     for c in range(1, cohorts + 1):
-        nodes.append({"name": f"fed.{c}", "role": "server", "cohort": str(c), "address": f"127.0.0.{100 + c}"})
+        nodes.append(
+            {"name": f"fed.{c}", "role": "server", "cohort": str(c), "address": f"127.0.0.{100 + c}"}
+        )
         names = []
         for i in range(clients):
             n = 10 + (c - 1) * clients + i
@@ -75,8 +77,11 @@ class Agents:
         self.requests: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.events: dict[str, list[dict[str, Any]]] = {}
         self.joined: dict[str, set[str]] = {}
-        self.held: dict[str, set[str]] = {}  # server -> runs that were live on it at the same time; more than one is a fault
+        self.held: dict[
+            str, set[str]
+        ] = {}  # server -> runs that were live on it at the same time; more than one is a fault
         self.behave: dict[str, str] = {}  # node -> dies | silent | never_listens | refuses | fails
+        self.gone = False
         self.posts: list[tuple[str, str, str]] = []
         agents = self
 
@@ -120,10 +125,27 @@ class Agents:
         self.http.shutdown()
         self.http.server_close()
 
+    def vanish(self) -> None:
+        """Nobody listens any more, and open streams break off."""
+        self.close()
+        with self.news:
+            self.gone = True
+            self.news.notify_all()
+
     def emit(self, node: str, run: str, kind: str, **fields: Any) -> None:
         with self.news:
             log = self.events.setdefault(node, [])
-            log.append({"seq": len(log) + 1, "time": time.time(), "monotonic": time.monotonic(), "node": node, "run": run, "kind": kind, **fields})
+            log.append(
+                {
+                    "seq": len(log) + 1,
+                    "time": time.time(),
+                    "monotonic": time.monotonic(),
+                    "node": node,
+                    "run": run,
+                    "kind": kind,
+                    **fields,
+                }
+            )
             self.news.notify_all()
 
     def get(self, h: Any) -> None:
@@ -133,7 +155,11 @@ class Agents:
         _, _, kind, run = url.path.split("/")
         with self.lock:
             found = self.processes.get((h.node(), kind, run))
-            return h.answer(200, dict(found)) if found else h.answer(404, {"errors": [{"message": "unknown run"}]})
+            return (
+                h.answer(200, dict(found))
+                if found
+                else h.answer(404, {"errors": [{"message": "unknown run"}]})
+            )
 
     def stream(self, h: Any, query: dict[str, str]) -> None:
         h.send_response(200)
@@ -148,7 +174,7 @@ class Agents:
             for e in fresh:
                 h.wfile.write(f"id: {e['seq']}\ndata: {json.dumps(e)}\n\n".encode())
             since = top
-            if query.get("follow") != "true":
+            if query.get("follow") != "true" or self.gone:
                 return
             with self.news:
                 if len(self.events.get(node, [])) == top:
@@ -164,7 +190,19 @@ class Agents:
         with self.lock:
             self.posts.append(key)
             if how == "refuses":
-                return h.answer(409, {"errors": [{"path": "port", "code": "busy", "message": "another run holds the port", "hint": ""}]})
+                return h.answer(
+                    409,
+                    {
+                        "errors": [
+                            {
+                                "path": "port",
+                                "code": "busy",
+                                "message": "another run holds the port",
+                                "hint": "",
+                            }
+                        ]
+                    },
+                )
             if key in self.processes:
                 return h.answer(200 if self.requests[key] == request else 409, dict(self.processes[key]))
             self.requests[key] = request
@@ -174,7 +212,11 @@ class Agents:
                 "started": time.time(), "ended": None, "interface_start": counters, "interface_end": None,
             }  # fmt: skip
             if kind == "server":
-                live = {r for (n, k, r), p in self.processes.items() if n == node and k == "server" and p["state"] in ("starting", "listening", "running")}
+                live = {
+                    r
+                    for (n, k, r), p in self.processes.items()
+                    if n == node and k == "server" and p["state"] in ("starting", "listening", "running")
+                }
                 self.held[node] = max(self.held.get(node, set()), live, key=len)
         target = self.serve if kind == "server" else self.learn
         threading.Thread(target=target, args=(node, run, request, how), daemon=True).start()
@@ -211,7 +253,12 @@ class Agents:
                 return
             process["state"] = "listening"
         self.emit(node, run, "server.listening", address="x")
-        self.wait(lambda: process["state"] != "listening" or (self.joined.get(run, set()) and self.joined[run] >= set(request["clients"])))
+        self.wait(
+            lambda: (
+                process["state"] != "listening"
+                or (self.joined.get(run, set()) and self.joined[run] >= set(request["clients"]))
+            )
+        )
         if process["state"] != "listening":
             return
         process["state"] = "running"
@@ -221,9 +268,32 @@ class Agents:
             if process["state"] != "running":
                 return
             accuracy = min(0.99, 0.4 + 0.1 * number)
-            self.emit(node, run, "round.metrics", round=number, source="distributed", metrics={"accuracy": accuracy - 0.2})
-            self.emit(node, run, "round.metrics", round=number, source="server", metrics={"accuracy": accuracy, "loss": 1.0})
-        self.emit(node, run, "run.finished", rounds=number, seconds=1.0, weights_sha256="00", bytes_down=1, bytes_up=1)
+            self.emit(
+                node,
+                run,
+                "round.metrics",
+                round=number,
+                source="distributed",
+                metrics={"accuracy": accuracy - 0.2},
+            )
+            self.emit(
+                node,
+                run,
+                "round.metrics",
+                round=number,
+                source="server",
+                metrics={"accuracy": accuracy, "loss": 1.0},
+            )
+        self.emit(
+            node,
+            run,
+            "run.finished",
+            rounds=number,
+            seconds=1.0,
+            weights_sha256="00",
+            bytes_down=1,
+            bytes_up=1,
+        )
         for n, kind, r in list(self.processes):
             if r == run:
                 self.end(n, kind, r, "succeeded")
@@ -238,7 +308,15 @@ class Agents:
         server = self.names[request["server"].split(":")[0]]
         with self.news:
             self.joined.setdefault(run, set()).add(node)
-            self.emit(server, run, "client.joined", client=node, joined=len(self.joined[run]), expected=request["num_partitions"], reason="")
+            self.emit(
+                server,
+                run,
+                "client.joined",
+                client=node,
+                joined=len(self.joined[run]),
+                expected=request["num_partitions"],
+                reason="",
+            )
 
     def wait(self, until: Callable[[], Any], timeout_s: float = 60.0) -> None:
         end = time.monotonic() + timeout_s
@@ -271,9 +349,23 @@ class Testbed:
 
     def start(self, role: str, *arguments: str) -> None:
         node, rest = ("mo.1", self.rest_port) if role == "edge" else ("cloud.0", self.central_rest)
-        argv = [sys.executable, "-m", "mlfo", "--role", role, "--node", node, "--inventory", str(self.inventory)]
+        argv = [
+            sys.executable,
+            "-m",
+            "mlfo",
+            "--role",
+            role,
+            "--node",
+            node,
+            "--inventory",
+            str(self.inventory),
+        ]
         argv += ["--state", str(self.folder / role), "--rest", f"127.0.0.1:{rest}"]
-        argv += ["--central", f"127.0.0.1:{self.grpc_port}"] if role == "edge" else ["--grpc", f"127.0.0.1:{self.grpc_port}"]
+        argv += (
+            ["--central", f"127.0.0.1:{self.grpc_port}"]
+            if role == "edge"
+            else ["--grpc", f"127.0.0.1:{self.grpc_port}"]
+        )
         log = open(self.folder / f"{role}.log", "ab")  # noqa: SIM115 (handed to the process)
         self.processes[role] = subprocess.Popen([*argv, *arguments], cwd=ROOT, stdout=log, stderr=log)
         log.close()
@@ -295,8 +387,12 @@ class Testbed:
     def log(self, role: str) -> str:
         return (self.folder / f"{role}.log").read_text()[-4000:]
 
-    def post(self, text: str | bytes = SEED_INTENT, expect: int | None = 202, **fields: Any) -> dict[str, Any]:
-        answer = requests.post(f"{self.url}/receive", files={"file": ("intent.yaml", text)}, data=fields, timeout=20)
+    def post(
+        self, text: str | bytes = SEED_INTENT, expect: int | None = 202, **fields: Any
+    ) -> dict[str, Any]:
+        answer = requests.post(
+            f"{self.url}/receive", files={"file": ("intent.yaml", text)}, data=fields, timeout=20
+        )
         assert expect is None or answer.status_code == expect, answer.text
         return {**answer.json(), "status_code": answer.status_code}
 

@@ -31,7 +31,14 @@ ORDER = ["fed.1", "fed.2", "fed.3"]
         ("fed.2", None, {"fed.1": "a"}, None, "fed.1", "held"),
     ],
 )
-def test_the_rule(planned: str | None, last: str | None, held: dict[str, str], sameserver: str | None, server: str, reason: str) -> None:
+def test_the_rule(
+    planned: str | None,
+    last: str | None,
+    held: dict[str, str],
+    sameserver: str | None,
+    server: str,
+    reason: str,
+) -> None:
     chosen = choose(ORDER, planned, last, held, "a", sameserver)
     assert isinstance(chosen, Choice) and (chosen.server, chosen.reason) == (server, reason)
     assert chosen.notes or reason in ("plan", "held")
@@ -40,7 +47,9 @@ def test_the_rule(planned: str | None, last: str | None, held: dict[str, str], s
 def test_those_who_asked_before_come_first_but_a_wanted_free_server_is_given() -> None:
     held = {"fed.1": "x", "fed.2": "y"}
     busy = choose(ORDER, "fed.1", None, held, "a", None, ahead=1)
-    assert isinstance(busy, Busy) and "fed.1 by x, fed.2 by y" in busy.message() and "1 run(s)" in busy.message()
+    assert (
+        isinstance(busy, Busy) and "fed.1 by x, fed.2 by y" in busy.message() and "1 run(s)" in busy.message()
+    )
     own = choose(ORDER, "fed.3", None, held, "a", None, ahead=1)
     assert isinstance(own, Choice) and own.server == "fed.3"
 
@@ -60,7 +69,9 @@ def test_fifty_threads_ten_servers_each_once(tmp_path: Path) -> None:
     allocator = Allocator(store)
     order = [f"fed.{i}" for i in range(10)]
     with ThreadPoolExecutor(50) as pool:
-        chosen = list(pool.map(lambda i: allocator.allocate(f"r{i}", order, order[i % 10], "s", "m", None), range(50)))
+        chosen = list(
+            pool.map(lambda i: allocator.allocate(f"r{i}", order, order[i % 10], "s", "m", None), range(50))
+        )
     given_out = Counter(c.server for c in chosen if isinstance(c, Choice))
     assert given_out == dict.fromkeys(order, 1)
     assert len(store.allocations()) == 10

@@ -47,13 +47,27 @@ def refusal(text: str, **fields: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("name", "source", "model", "substitutions"),
-    [("welding", "digits", "complex", 1), ("drilling", "fashionmnist", "complex", 0), ("cutting", "fashionmnist", "lenet", 2)],
+    [
+        ("welding", "digits", "complex", 1),
+        ("drilling", "fashionmnist", "complex", 0),
+        ("cutting", "fashionmnist", "lenet", 2),
+    ],
 )
-def test_the_seed_intents_resolve_and_every_substitution_is_said(name: str, source: str, model: str, substitutions: int) -> None:
+def test_the_seed_intents_resolve_and_every_substitution_is_said(
+    name: str, source: str, model: str, substitutions: int
+) -> None:
     p = resolved((ROOT / "intents" / f"{name}.yaml").read_text(), ipstart="14", cohortsize="4")
     assert (p.source, p.model, p.config["model"], p.server) == (source, model, "lenet", "fed.2")
     assert sum("not installed" in note for note in p.notes) == substitutions
-    assert [n.kind for n in p.nodes] == ["source", "collector", "preprocessor", "model", "policy", "distributor", "sink"]
+    assert [n.kind for n in p.nodes] == [
+        "source",
+        "collector",
+        "preprocessor",
+        "model",
+        "policy",
+        "distributor",
+        "sink",
+    ]
     assert {n.kind: n.placed for n in p.nodes}["distributor"] == ("fed.2",)
     assert Pipeline.from_json(json.loads(json.dumps(p.to_json()))) == p
     assert p.on_server("fed.3").nodes[5].placed == ("fed.3",)
@@ -71,9 +85,18 @@ def test_defaults_come_from_the_number_of_clients() -> None:
 
 def test_the_form_overrides_the_yaml() -> None:
     text = SEED_INTENT.replace("high", 'high\n      numround: "7"\n      minfit: 2\n      sameserver: no')
-    assert (p := resolved(text)).config["num-server-rounds"] == 7 and p.sameserver == "no" and p.config["min-train-nodes"] == 2
+    assert (
+        (p := resolved(text)).config["num-server-rounds"] == 7
+        and p.sameserver == "no"
+        and p.config["min-train-nodes"] == 2
+    )
     p = resolved(text, numround="9", sameserver="nor", minfit="1", ipstart="10", cohortsize="2")
-    assert (p.config["num-server-rounds"], p.sameserver, p.config["min-train-nodes"], p.clients) == (9, "nor", 1, ("fc.10", "fc.11"))
+    assert (p.config["num-server-rounds"], p.sameserver, p.config["min-train-nodes"], p.clients) == (
+        9,
+        "nor",
+        1,
+        ("fc.10", "fc.11"),
+    )
 
 
 def test_ipstart_is_arithmetic_beyond_an_octet() -> None:
@@ -168,9 +191,19 @@ strategy: {name: FedFoo}
         (SEED_INTENT + "config: {momentum: 2.0}", {}, "config.momentum", "value"),
         (SEED_INTENT + "strategy: {parameters: {mu: 1}}", {}, "strategy.parameters.mu", "unknown_key"),
         (SEED_INTENT + "data: {partitioner: {kind: dirichlet}}", {}, "data.partitioner.alpha", "missing"),
-        (SEED_INTENT + "data: {partitioner: {kind: shard}}", {}, "data.partitioner.kind", "unknown_partitioner"),
+        (
+            SEED_INTENT + "data: {partitioner: {kind: shard}}",
+            {},
+            "data.partitioner.kind",
+            "unknown_partitioner",
+        ),
         (SEED_INTENT.replace("maximise", "minimise"), {}, "targets[0].operation", "unknown_operation"),
-        (SEED_INTENT.replace("high", "high\n      numround: 4") + "rounds: 5", {}, "targets[0].constraints.numround", "conflict"),
+        (
+            SEED_INTENT.replace("high", "high\n      numround: 4") + "rounds: 5",
+            {},
+            "targets[0].constraints.numround",
+            "conflict",
+        ),
         ("intentID: a\nintentID: b", {}, "intentID", "duplicate"),
         ("a: &x [1]\nb: *x", {}, "", "alias"),
         ("[" * 40 + "]" * 40, {}, "", "depth"),
@@ -199,13 +232,29 @@ def test_missing_clients_are_named() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"models": {"complex": {"model": "lenet", "available": False, "fallback": "x"}}}, ["models.complex.fallback", "'x'"]),
-        ({"operands": {"a": {"operations": ["maximise"], "source": "nix"}}}, ["operands.a.model", "Field required"]),
+        (
+            {"models": {"complex": {"model": "lenet", "available": False, "fallback": "x"}}},
+            ["models.complex.fallback", "'x'"],
+        ),
+        (
+            {"operands": {"a": {"operations": ["maximise"], "source": "nix"}}},
+            ["operands.a.model", "Field required"],
+        ),
         ({"colour": 1}, ["colour", "not permitted"]),
-        ({"sources": {n: {"dataset": n, "fallback": o} for n, o in (("handmnist", "cifar"), ("cifar", "handmnist"), ("fashionmnist", "cifar"))}}, ["go round"]),
+        (
+            {
+                "sources": {
+                    n: {"dataset": n, "fallback": o}
+                    for n, o in (("handmnist", "cifar"), ("cifar", "handmnist"), ("fashionmnist", "cifar"))
+                }
+            },
+            ["go round"],
+        ),
     ],
 )
-def test_a_wrong_catalogue_is_refused_with_the_place(tmp_path: Path, change: dict[str, Any], words: list[str]) -> None:
+def test_a_wrong_catalogue_is_refused_with_the_place(
+    tmp_path: Path, change: dict[str, Any], words: list[str]
+) -> None:
     content = yaml.safe_load((ROOT / "intents" / "catalogue.yaml").read_text())
     (tmp_path / "c.yaml").write_text(yaml.safe_dump({**content, **change}))
     with pytest.raises(SetupError) as error:
@@ -215,7 +264,11 @@ def test_a_wrong_catalogue_is_refused_with_the_place(tmp_path: Path, change: dic
 
 def test_a_source_with_a_path_is_there_when_the_path_is(tmp_path: Path) -> None:
     content = yaml.safe_load((ROOT / "intents" / "catalogue.yaml").read_text())
-    content["sources"]["cifar"] = {"dataset": "cifar10", "path": str(tmp_path / "cifar"), "fallback": "digits"}
+    content["sources"]["cifar"] = {
+        "dataset": "cifar10",
+        "path": str(tmp_path / "cifar"),
+        "fallback": "digits",
+    }
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
     c = catalogue.load(tmp_path / "c.yaml")
     assert c.source("cifar")[0] == "digits"
@@ -224,8 +277,7 @@ def test_a_source_with_a_path_is_there_when_the_path_is(tmp_path: Path) -> None:
 
 
 _keys = st.sampled_from(
-    "intentID targets id operation operand constraints privacylevel fracfit minfit clients first count cohort strategy name parameters "
-    "rounds data partitioner kind alpha model seed config goal accuracy deadline sameserver network x".split()
+    ["intentID", "targets", "id", "operation", "operand", "constraints", "privacylevel", "fracfit", "minfit", "clients", "first", "count", "cohort", "strategy", "name", "parameters", "rounds", "data", "partitioner", "kind", "alpha", "model", "seed", "config", "goal", "accuracy", "deadline", "sameserver", "network", "x"]
 )
 _values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -236,8 +288,13 @@ _values = st.recursive(
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.dictionaries(_keys, _values, max_size=8), st.dictionaries(st.sampled_from(list(Form.model_fields)), st.text(max_size=6), max_size=4))
-def test_any_content_is_resolved_or_refused_with_complete_problems(content: dict[str, Any], fields: dict[str, str]) -> None:
+@given(
+    st.dictionaries(_keys, _values, max_size=8),
+    st.dictionaries(st.sampled_from(list(Form.model_fields)), st.text(max_size=6), max_size=4),
+)
+def test_any_content_is_resolved_or_refused_with_complete_problems(
+    content: dict[str, Any], fields: dict[str, str]
+) -> None:
     base = yaml.safe_load(SEED_INTENT)
     for candidate in (content, {**base, **content}):
         try:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import concurrent.futures
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from mlfo import catalogue, central
+from mlfo.__main__ import CATALOGUE as central_catalogue
+from mlfo.agents import Agents as RealAgents
+from mlfo.inventory import InventoryFile
+from mlfo.metrics import Metrics
 from mlfo.proto import momo_pb2, momo_pb2_grpc
+from mlfo.store import Store
 from tests.mlfo.harness import Testbed
 
 Make = Callable[..., Testbed]
@@ -21,7 +28,18 @@ FAMILY = {
     "Constraints": [
         (name, number, "s")
         for number, name in enumerate(
-            ("privacylevel", "sourcekind", "modelkind", "fracfit", "minfit", "minav", "numround", "sameserv", "avgalgo"), 1
+            (
+                "privacylevel",
+                "sourcekind",
+                "modelkind",
+                "fracfit",
+                "minfit",
+                "minav",
+                "numround",
+                "sameserv",
+                "avgalgo",
+            ),
+            1,
         )
     ],
     "Status": [("status", 1, "s")],
@@ -35,7 +53,11 @@ def family_messages() -> dict[str, Any]:
     for name, fields in FAMILY.items():
         message = file.message_type.add(name=name)
         for label, number, kind in fields:
-            f = message.field.add(name=label, number=number, label=field.LABEL_REPEATED if kind.endswith("*") else field.LABEL_OPTIONAL)
+            f = message.field.add(
+                name=label,
+                number=number,
+                label=field.LABEL_REPEATED if kind.endswith("*") else field.LABEL_OPTIONAL,
+            )
             f.type = field.TYPE_STRING if kind == "s" else field.TYPE_MESSAGE
             if kind != "s":
                 f.type_name = f".momo.{kind.rstrip('*')}"
@@ -50,7 +72,10 @@ def family_intent(messages: dict[str, Any], **changes: str) -> Any:
         "numround": "4", "sameserv": "no", "avgalgo": "FedAvg", **changes,
     }  # fmt: skip
     target = messages["Target"](
-        ID="factory.all", operation="aggregate.global", operand="model.federated", Constraints=messages["Constraints"](**said)
+        ID="factory.all",
+        operation="aggregate.global",
+        operand="model.federated",
+        Constraints=messages["Constraints"](**said),
     )
     return messages["Intent"](intentID="edgeintent02", Targets=[target])
 
@@ -58,7 +83,9 @@ def family_intent(messages: dict[str, Any], **changes: str) -> Any:
 def test_this_projects_field_numbers_are_the_familys() -> None:
     for name, fields in FAMILY.items():
         ours = getattr(momo_pb2, name).DESCRIPTOR.fields_by_name
-        assert {label: ours[label].number for label, _, _ in fields} == {label: number for label, number, _ in fields}
+        assert {label: ours[label].number for label, _, _ in fields} == {
+            label: number for label, number, _ in fields
+        }
         assert all(f.number >= 16 for n, f in ours.items() if n not in {label for label, _, _ in fields})
 
 
@@ -75,7 +102,10 @@ def test_a_peer_of_the_family_gets_a_server(testbed: Make) -> None:
         assert deploy(family_intent(messages), timeout=20).status == "127.0.0.102:6000"
         with pytest.raises(grpc.RpcError) as error:
             deploy(family_intent(messages), timeout=20)
-        assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and "fed.1 by momo-edgeintent02-" in error.value.details()
+        assert (
+            error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            and "fed.1 by momo-edgeintent02-" in error.value.details()
+        )
         with pytest.raises(grpc.RpcError) as error:
             deploy(family_intent(messages, fracfit="7", minfit="x", avgalgo="FedFoo"), timeout=20)
         assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -87,9 +117,22 @@ def test_a_peer_of_the_family_gets_a_server(testbed: Make) -> None:
 
 
 def _request(run: str, cohort: str = "1") -> momo_pb2.Intent:
-    target = momo_pb2.Target(ID="t", operation="aggregate.global", operand="model.federated", Constraints=momo_pb2.Constraints(privacylevel="high"))
+    target = momo_pb2.Target(
+        ID="t",
+        operation="aggregate.global",
+        operand="model.federated",
+        Constraints=momo_pb2.Constraints(privacylevel="high"),
+    )
     config = json.dumps({"num-server-rounds": 3})
-    return momo_pb2.Intent(intentID="i", Targets=[target], run_id=run, cohort=cohort, clients=["fc.10"], config_json=config, seed=5)
+    return momo_pb2.Intent(
+        intentID="i",
+        Targets=[target],
+        run_id=run,
+        cohort=cohort,
+        clients=["fc.10"],
+        config_json=config,
+        seed=5,
+    )
 
 
 def test_deploy_is_idempotent_also_at_the_same_time_and_release_is_final(testbed: Make) -> None:
@@ -107,16 +150,49 @@ def test_deploy_is_idempotent_also_at_the_same_time_and_release_is_final(testbed
         assert bed.agents.processes[("fed.1", "server", "run-1")]["state"] == "stopped"
         with pytest.raises(grpc.RpcError) as error:
             stub.Deploy(_request("run-1"), timeout=10)
-        assert error.value.code() == grpc.StatusCode.FAILED_PRECONDITION and "released" in error.value.details()
+        assert (
+            error.value.code() == grpc.StatusCode.FAILED_PRECONDITION and "released" in error.value.details()
+        )
         assert stub.Deploy(_request("run-3"), timeout=10).server == "fed.1"
         assert sorted(stub.Reset(momo_pb2.ResetRequest(), timeout=20).freed) == ["fed.1", "fed.2"]
 
 
-@pytest.mark.parametrize("bad", [momo_pb2.Intent(intentID="x"), _request("Bad Id"), _request("r", "nine")])
-def test_wrong_requests_end_with_a_status_and_the_central_lives_on(testbed: Make, bad: momo_pb2.Intent) -> None:
+def test_wrong_requests_end_with_a_status_and_the_central_lives_on(testbed: Make) -> None:
     bed = testbed(1, 1)
     with grpc.insecure_channel(f"127.0.0.1:{bed.grpc_port}") as channel:
-        with pytest.raises(grpc.RpcError) as error:
-            momo_pb2_grpc.OrchestrateStub(channel).Deploy(bad, timeout=10)
-        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT and error.value.details()
+        for bad in (momo_pb2.Intent(intentID="x"), _request("Bad Id"), _request("r", "nine")):
+            with pytest.raises(grpc.RpcError) as error:
+                momo_pb2_grpc.OrchestrateStub(channel).Deploy(bad, timeout=10)
+            assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT and error.value.details()
         assert momo_pb2_grpc.OrchestrateStub(channel).Deploy(_request("good"), timeout=10).server == "fed.1"
+
+
+class _Context:
+    """A call that is still wanted."""
+
+    def is_active(self) -> bool:
+        return True
+
+    def abort(self, code: grpc.StatusCode, text: str) -> None:
+        raise AssertionError(f"{code}: {text}")
+
+
+def test_a_server_whose_run_has_ended_without_release_is_given_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(central, "STALE_S", 0.0)
+    bed = Testbed(tmp_path, 1, 1)
+    try:
+        store = Store(tmp_path / "s.sqlite")
+        known = catalogue.load(central_catalogue)
+        metrics = Metrics("cloud.0", "central", store.states)
+        service = central.Central(store, InventoryFile(bed.inventory), known, RealAgents(), metrics, 6000)
+        assert service.Deploy(_request("left-behind"), _Context()).server == "fed.1"
+        bed.agents.end("fed.1", "server", "left-behind", "succeeded")
+        assert service.Deploy(_request("next"), _Context()).server == "fed.1"
+        assert store.run("left-behind") == ("released", {"server": "fed.1"})
+        with pytest.raises(AssertionError, match="RESOURCE_EXHAUSTED.*fed.1 by next"):
+            service.Deploy(_request("third"), _Context())
+        store.close()
+    finally:
+        bed.close()

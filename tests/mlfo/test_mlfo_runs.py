@@ -14,7 +14,15 @@ import requests
 from tests.mlfo.harness import SEED_INTENT, Testbed, free_port
 
 Make = Callable[..., Testbed]
-FORM = {"ipstart": 10, "cohortsize": 4, "avgalgo": "FedAvg", "fracfit": "1.0", "minfit": 4, "minav": 4, "numround": 3}
+FORM = {
+    "ipstart": 10,
+    "cohortsize": 4,
+    "avgalgo": "FedAvg",
+    "fracfit": "1.0",
+    "minfit": 4,
+    "minav": 4,
+    "numround": 3,
+}
 LONG = SEED_INTENT + "rounds: 500\n"
 
 
@@ -33,7 +41,11 @@ def test_an_intent_runs_to_its_end_on_the_plans_server(testbed: Make) -> None:
         "intent.accepted", "intent.resolving", "intent.resolved", "intent.allocating", "intent.allocated", "intent.starting",
         "intent.running", "intent.succeeded",
     ]  # fmt: skip
-    assert kinds.count("client.joined") == 4 and kinds.count("run.finished") == 1 and kinds.count("client.finished") == 4
+    assert (
+        kinds.count("client.joined") == 4
+        and kinds.count("run.finished") == 1
+        and kinds.count("client.finished") == 4
+    )
     assert [e["seq"] for e in events] == sorted(e["seq"] for e in events)
     finished = next(e for e in events if e["kind"] == "client.finished")
     assert finished["interface_end"]["rx_bytes"] == 1100 and finished["interface_start"]["tx_bytes"] == 200
@@ -42,10 +54,18 @@ def test_an_intent_runs_to_its_end_on_the_plans_server(testbed: Make) -> None:
     # What the agents were asked: partitions by client order, one seed, the whole config.
     for index, client in enumerate(answer["clients"]):
         request = bed.agents.requests[(client, "client", answer["id"])]
-        assert (request["partition_id"], request["num_partitions"], request["server"]) == (index, 4, "127.0.0.102:6000")
+        assert (request["partition_id"], request["num_partitions"], request["server"]) == (
+            index,
+            4,
+            "127.0.0.102:6000",
+        )
         assert request["config"]["num-server-rounds"] == 3 and request["seed"] == answer["seed"]
     server = bed.agents.requests[("fed.2", "server", answer["id"])]
-    assert server["clients"] == answer["clients"] and server["config"] == answer["config"] and server["port"] == 6000
+    assert (
+        server["clients"] == answer["clients"]
+        and server["config"] == answer["config"]
+        and server["port"] == 6000
+    )
     assert server["join_timeout_s"] == 72.0
     servers = requests.get(f"{bed.url}/v1/servers", timeout=5).json()["servers"]
     assert [(s["name"], s["run"]) for s in servers] == [("fed.1", None), ("fed.2", None)]
@@ -175,16 +195,26 @@ def test_a_client_that_never_joins_fails_the_intent_by_the_deadline(testbed: Mak
     bed = testbed(1, 2, edge=("--join-timeout", "-5", "--join-timeout-per-client", "0.2"))
     bed.agents.behave["fc.11"] = "silent"
     record = bed.wait(bed.post()["id"])
-    assert record["state"] == "failed" and "not joined" in record["reason"] and record["nodes_at_fault"] == ["fc.11"]
+    assert (
+        record["state"] == "failed"
+        and "not joined" in record["reason"]
+        and record["nodes_at_fault"] == ["fc.11"]
+    )
 
 
 def test_a_goal_ends_the_run_and_a_deadline_fails_it(testbed: Make) -> None:
     bed = testbed(3, 2)
     met = bed.post(SEED_INTENT + "rounds: 500\ngoal: {accuracy: 0.6}\n", ipstart=10, cohortsize=2)["id"]
-    late = bed.post(SEED_INTENT + "rounds: 500\ngoal: {accuracy: 1.0, deadline: 1500 ms}\n", ipstart=12, cohortsize=2)["id"]
+    late = bed.post(
+        SEED_INTENT + "rounds: 500\ngoal: {accuracy: 1.0, deadline: 1500 ms}\n", ipstart=12, cohortsize=2
+    )["id"]
     unmet = bed.post(SEED_INTENT + "rounds: 2\ngoal: {accuracy: 0.9}\n", ipstart=14, cohortsize=2)["id"]
     record = bed.wait(met)
-    assert record["state"] == "succeeded" and record["goal"]["met"] is True and record["goal"]["reached"]["round"] == 2
+    assert (
+        record["state"] == "succeeded"
+        and record["goal"]["met"] is True
+        and record["goal"]["reached"]["round"] == 2
+    )
     assert bed.wait(late)["state"] == "failed" and "deadline of 1.5 s" in bed.get(late)["reason"]
     assert bed.wait(unmet)["state"] == "failed" and bed.get(unmet)["goal"]["met"] is False
 
@@ -234,3 +264,28 @@ def test_events_follow_live_and_end_with_the_intent(testbed: Make) -> None:
     middle = seen[5]["seq"]
     text = requests.get(f"{bed.url}/v1/intents/{run}/events?since={middle}&follow=false", timeout=5).text
     assert [int(x[4:]) for x in text.splitlines() if x.startswith("id: ")] == [e["seq"] for e in seen[6:]]
+
+
+def test_a_server_node_that_vanishes_fails_the_intent_by_name(testbed: Make) -> None:
+    bed = testbed(1, 2, edge=("--lost-after", "1"))
+    run = bed.post(LONG)["id"]
+    bed.wait(run, ("running",))
+    bed.agents.vanish()
+    record = bed.wait(run)
+    assert (
+        record["state"] == "failed"
+        and "server lost" in record["reason"]
+        and record["nodes_at_fault"] == ["fed.1"]
+    )
+
+
+def test_intents_wait_for_a_testbed_that_is_being_raised(testbed: Make) -> None:
+    bed = testbed(1, 2)
+    bed.content["state"] = "raising"
+    bed.write()
+    run = bed.post()["id"]
+    time.sleep(0.3)
+    assert bed.get(run)["state"] == "resolving"
+    bed.content["state"] = "up"
+    bed.write()
+    assert bed.wait(run)["state"] == "succeeded"

@@ -25,10 +25,30 @@ Make = Callable[..., Testbed]
         (["--central", "cloud"], "HOST:PORT is wanted"),
     ],
 )
-def test_a_wrong_start_is_one_clear_line_and_status_2(tmp_path: Path, arguments: list[str], words: str) -> None:
+def test_a_wrong_start_is_one_clear_line_and_status_2(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
     (tmp_path / "inventory.json").write_text(json.dumps(inventory(1, 1)))
-    argv = [sys.executable, "-m", "mlfo", "--role", "edge", "--node", "mo.1", "--inventory", str(tmp_path / "inventory.json")]
-    argv += ["--state", str(tmp_path), "--inventory-timeout", "0.2", "--rest", f"127.0.0.1:{free_port()}", *arguments]
+    argv = [
+        sys.executable,
+        "-m",
+        "mlfo",
+        "--role",
+        "edge",
+        "--node",
+        "mo.1",
+        "--inventory",
+        str(tmp_path / "inventory.json"),
+    ]
+    argv += [
+        "--state",
+        str(tmp_path),
+        "--inventory-timeout",
+        "0.2",
+        "--rest",
+        f"127.0.0.1:{free_port()}",
+        *arguments,
+    ]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
 
@@ -55,7 +75,9 @@ def test_the_sender(testbed: Make, tmp_path: Path) -> None:
     welding = ROOT / "intents" / "welding.yaml"
     scenario.write_text(f"intents:\n - {{intent: {welding}, cohort: '2', numround: 1, sameserver: no}}\n")
     done = send(bed, "--scenario", str(scenario), "--wait")
-    assert done.returncode == 0 and "note: source 'handmnist' is not installed here" in done.stdout, done.stderr
+    assert done.returncode == 0 and "note: source 'handmnist' is not installed here" in done.stdout, (
+        done.stderr
+    )
     scenario.write_text("intents:\n - {intent: x.yaml, colour: red, delay_s: -1}\n")
     done = send(bed, "--scenario", str(scenario))
     assert done.returncode == 2 and "2 fault(s)" in done.stderr and "colour" in done.stderr
