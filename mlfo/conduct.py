@@ -42,9 +42,15 @@ class Times:
     lost_s: float = 60.0
     collect_s: float = 10.0
     watch_s: float = 1.0
+    watch_per_client_s: float = 0.05
+    raising_s: float = 120.0
 
     def join(self, clients: int) -> float:
         return self.join_s + self.join_per_client_s * clients
+
+    def watch(self, clients: int) -> float:
+        """Between two looks at joining clients: many starting clients are not to be disturbed by being asked how they are."""
+        return max(self.watch_s, self.watch_per_client_s * clients)
 
 
 class Cancelled(Exception):
@@ -132,6 +138,13 @@ class Conduct:
 
     def _resolve(self) -> None:
         self._move("resolving")
+        end = time.monotonic() + self._times.raising_s
+        while self._inventory.get().state == "raising":
+            if time.monotonic() > end:
+                raise IntentFailed(
+                    f"the testbed was not up within {self._times.raising_s:g} s", code="raising"
+                )
+            self._sleep(0.5)
         self._emit("intent.resolved", pipeline=self._pipeline.to_json())
 
     def _allocate(self) -> str:
@@ -240,7 +253,7 @@ class Conduct:
             now = time.monotonic()
             if self._complete and self._state() != "running":
                 self._move("running")
-            if not self._complete and now - watched >= self._times.watch_s:
+            if not self._complete and now - watched >= self._times.watch(len(self._pipeline.participants)):
                 self._watch_joining(unreachable)
                 watched = time.monotonic()
             if not self._complete and now > joined_by:
@@ -274,7 +287,9 @@ class Conduct:
             return client, None, False
 
         dead = []
-        for client, fault, silent in self._parallel(look, self._pipeline.participants):
+        for client, fault, silent in self._parallel(
+            look, [c for c in self._pipeline.participants if c not in self._joined]
+        ):
             unreachable[client] = unreachable.get(client, 0) + 1 if silent else 0
             if fault is not None and (not silent or unreachable[client] >= 3):
                 dead.append((client, fault))
@@ -436,24 +451,26 @@ class Conduct:
     # Ends -----------------------------------------------------------------------------------------------------------
 
     def _collect(self) -> None:
-        """The interface counters of all nodes; clients that have not ended by themselves are stopped."""
+        """The interface counters of all nodes; clients that do not end by themselves are stopped (at once where a goal
+        cut the run short: nobody tells them)."""
+        patience_s = 0.0 if self._goal["met"] else self._times.collect_s
 
         def last_words(client: str) -> dict[str, Any]:
-            return self._last_words(client, "client")
+            return self._last_words(client, "client", patience_s)
 
         self._check(deadline=False)
         for words in self._parallel(last_words, self._pipeline.participants):
             self._emit("client.finished", client=words.pop("node"), **words)
-        words = self._last_words(self._pipeline.server, "server")
+        words = self._last_words(self._pipeline.server, "server", patience_s)
         self._emit("server.finished", server=words.pop("node"), **words)
         while self._follower is not None and self._take(0):
             pass
 
-    def _last_words(self, name: str, kind: str) -> dict[str, Any]:
+    def _last_words(self, name: str, kind: str, patience_s: float) -> dict[str, Any]:
         words: dict[str, Any] = {"node": name, "interface_start": None, "interface_end": None}
         try:
             node = self._at(name)
-            end = time.monotonic() + self._times.collect_s
+            end = time.monotonic() + patience_s
             status = self._agents.status(node, kind, self.run_id, timeout_s=5.0)
             while (
                 status.get("state") not in PROCESS_ENDED
@@ -482,7 +499,11 @@ class Conduct:
                     self._take(0)
             if self._state() not in ("accepted", "resolving"):
                 note = self._quietly(lambda: self._central.release(self.run_id))
-                notes += [f"server not released, it is freed when its run has ended: {note}"] if note else []
+                if note:
+                    notes.append(f"server not released, the central frees it when its run has ended: {note}")
+                    self._quietly(
+                        lambda: self._agents.stop(self._at(self._pipeline.server), "server", self.run_id)
+                    )
         except Exception as error:  # the end is written whatever happens before it
             log.exception("intent %s: clean-up", self.run_id)
             notes.append(f"clean-up failed: {type(error).__name__}: {error}")
@@ -547,8 +568,8 @@ class Conduct:
         """Raises where the orchestrator stops, the user has cancelled, or the intent's deadline has passed."""
         if self._stopping.is_set():
             raise Stopping
-        record = self._store.intent(self.run_id)
-        if record is not None and record["cancel_requested"]:
+        state = self._store.state(self.run_id)
+        if state is not None and state[1]:
             raise Cancelled
         limit = self._pipeline.deadline_s
         if deadline and limit is not None and time.time() - self._record["created"] > limit:

@@ -23,8 +23,7 @@ from mlfo.store import ENDED, Store
 
 log = logging.getLogger(__name__)
 
-WORKERS = 64  # intents carried out at once; further ones wait as accepted
-MAX_LIVE = 256
+MAX_LIVE = 200  # intents carried out at once, one worker each (most of them wait); more are refused with 429
 
 
 class Edge:
@@ -50,7 +49,7 @@ class Edge:
         self._metrics = metrics
         self._times = times
         self._stopping = threading.Event()
-        self._workers = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="intent")
+        self._workers = ThreadPoolExecutor(max_workers=MAX_LIVE, thread_name_prefix="intent")
 
     def resume(self) -> int:
         """Takes up the live intents of a former process; how many there were."""
@@ -191,7 +190,7 @@ class Edge:
         left = live
         while left and time.monotonic() < end:
             time.sleep(0.1)
-            left = [run for run in left if (self.store.intent(run) or {}).get("state") not in ENDED]
+            left = [run for run in left if (self.store.state(run) or ("failed", False))[0] not in ENDED]
         reply = self.central.reset()
         notes = [f"still ending: {run}" for run in left] + list(reply.notes)
         return {"cancelled": live, "freed": list(reply.freed), "notes": notes}

@@ -151,7 +151,7 @@ def _intent_routes(app: Flask, edge: Edge, store: Store) -> None:
             return _unknown(run)
 
         def ended() -> bool:
-            return (store.intent(run) or {"state": "failed"})["state"] in ENDED
+            return (store.state(run) or ("failed", False))[0] in ENDED
 
         return _stream(store, run, ended, followers)
 
@@ -266,6 +266,7 @@ def _lines(
             beat = time.monotonic()
             yield b": still here\n\n"
         store.wait_for_events(max(since, top), HEARTBEAT_S)
+        time.sleep(0.02)  # what comes close together goes out together: every follower wakes at every event
 
 
 def _whole(name: str, default: int, low: int, high: int) -> int:

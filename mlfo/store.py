@@ -144,6 +144,12 @@ class Store:
             ).fetchall()
         return [_record(row) for row in reversed(rows)]
 
+    def state(self, run: str) -> tuple[str, bool] | None:
+        """The state of an intent, and whether its end has been asked for; cheap, for those who look often."""
+        with self._lock:
+            row = self._db.execute("SELECT state, cancel FROM intents WHERE id = ?", (run,)).fetchone()
+        return (row[0], bool(row[1])) if row else None
+
     def states(self) -> dict[str, int]:
         with self._lock:
             found = dict(self._db.execute("SELECT state, COUNT(*) FROM intents GROUP BY state").fetchall())
