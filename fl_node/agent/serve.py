@@ -77,7 +77,8 @@ def main(
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket whose connections notice a peer that is gone: a dead watcher must not hold a thread."""
+    """A listening socket whose connections notice a peer that is gone: a dead watcher must not hold a
+    thread."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -181,8 +181,7 @@ def valid_run_id(run_id: str) -> bool:
 def _problems(error: ValidationError, model: type[BaseModel]) -> list[RequestProblem]:
     found: dict[tuple[str, str], RequestProblem] = {}
     for item in error.errors(include_url=False, include_context=False):
-        # The branches of a union are no part of the path that the sender knows.
-        names = [str(part) for part in item["loc"] if not _is_branch(part)]
+        names = _path(item["loc"])
         field = names[0] if names else ""
         path = ".".join(names)
         shown = _shown(item["input"])
@@ -208,8 +207,13 @@ def _problems(error: ValidationError, model: type[BaseModel]) -> list[RequestPro
     return list(found.values())
 
 
-def _is_branch(part: int | str) -> bool:
-    return isinstance(part, str) and (part in ("bool", "int", "float", "str", "[key]") or "[" in part)
+def _path(location: tuple[int | str, ...]) -> list[str]:
+    """The path that the sender knows: without the names of the branches of unions."""
+    if location[:1] == ("config",):
+        return [str(part) for part in location[:2]]
+    if location[:1] == ("clients",):
+        return ["clients", *(str(part) for part in location if isinstance(part, int))]
+    return [str(part) for part in location]
 
 
 def _shown(value: object) -> str:

@@ -227,7 +227,9 @@ def _go_home(environment: dict[str, str]) -> None:
 
 
 def _say(report: int, message: dict[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # nobody listens any more: the spawner has ended, and so will this process
+    with contextlib.suppress(
+        OSError
+    ):  # the spawner has ended, and so will this process
         os.write(report, json.dumps(message).encode() + b"\n")
 
 
@@ -254,6 +256,7 @@ def _run_module(module: tuple[str, ...]) -> NoReturn:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed()  # Python's own generator seeds itself anew after a fork, NumPy's does not
+    sys.modules.pop(name, None)  # what it imports stays; it is itself run anew, as __main__
     code = 1
     try:
         runpy.run_module(name, run_name="__main__", alter_sys=True)

@@ -9,6 +9,7 @@ with the spawner, and node processes die with their template.
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import signal
 import socket
@@ -24,6 +25,8 @@ from fl_node.spawner.birth import Midwife, Order, close_all_but, reset_signals
 from fl_node.spawner.brood import Brood, next_zombie
 from fl_node.spawner.loop import Loop
 from fl_node.spawner.wire import Wire
+
+FL_PROGRAMS = ("fl_node.server", "fl_node.client")  # what is run in an application's forks, loaded once
 
 
 class TemplateProcess:
@@ -58,6 +61,9 @@ class TemplateProcess:
             from fl_node.warm import warm
 
             torch.set_num_threads(1)
+            for name in FL_PROGRAMS:
+                if importlib.util.find_spec(name) is not None:
+                    importlib.import_module(name)
             warm(application, config)
         except (
             Exception

@@ -1,4 +1,5 @@
-"""Nodes for the spawner's tests: an init in namespaces of its own, and cgroups, made and removed by the test."""
+"""Nodes for the spawner's tests: an init in namespaces of its own, and cgroups, made and removed by the
+test."""
 
 from __future__ import annotations
 
@@ -47,8 +48,20 @@ class Node:
         self.name = name
         script = f"hostname {name} && ip link set lo up && exec sleep 100000"
         self._unshare = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--mount-proc",
-             "--kill-child=KILL", "sh", "-c", script]
+            [
+                "unshare",
+                "--net",
+                "--mount",
+                "--uts",
+                "--ipc",
+                "--pid",
+                "--fork",
+                "--mount-proc",
+                "--kill-child=KILL",
+                "sh",
+                "-c",
+                script,
+            ]
         )
         children = Path(f"/proc/{self._unshare.pid}/task/{self._unshare.pid}/children")
         self.pid = int(wait_until(lambda: children.read_text().strip(), 5, f"init of {name}"))
@@ -85,10 +98,20 @@ class Nest:
         self._prefix = f"t-agent-{os.getpid()}-{folder.name[-8:]}"
         self.log = folder / "spawner.log"
         self.process = subprocess.Popen(
-            [*command, "--inventory", str(self.inventory), "--socket", str(self.socket), "--log", str(self.log)],
+            [
+                *command,
+                "--inventory",
+                str(self.inventory),
+                "--socket",
+                str(self.socket),
+                "--log",
+                str(self.log),
+            ],
             env=environment,
         )
-        wait_until(lambda: self.socket.exists() or self.process.poll() is not None, 20, "the spawner's socket")
+        wait_until(
+            lambda: self.socket.exists() or self.process.poll() is not None, 20, "the spawner's socket"
+        )
         assert self.process.poll() is None, self.log.read_text()
 
     def add(self, *names: str) -> None:

@@ -35,11 +35,26 @@ class Agent:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.state = state
-        identity = {"COHORTNET_NODE": "fed.1", "COHORTNET_ROLE": "server", "COHORTNET_TESTBED": "t-agent",
-                    "COHORTNET_COHORT": "1", "COHORTNET_ADDRESS": "127.0.0.1", "COHORTNET_STATE": str(state)}
+        identity = {
+            "COHORTNET_NODE": "fed.1",
+            "COHORTNET_ROLE": "server",
+            "COHORTNET_TESTBED": "t-agent",
+            "COHORTNET_COHORT": "1",
+            "COHORTNET_ADDRESS": "127.0.0.1",
+            "COHORTNET_STATE": str(state),
+        }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fl_node.fakes.agent", "--host", "127.0.0.1", "--port", str(self.port)],
-            env={**os.environ, **identity, **environment}, cwd=ROOT,
+            [
+                sys.executable,
+                "-m",
+                "tests.fl_node.fakes.agent",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(self.port),
+            ],
+            env={**os.environ, **identity, **environment},
+            cwd=ROOT,
         )
         try:
             wait_until(self._answers, 15, "the agent")
@@ -56,12 +71,25 @@ class Agent:
 
     def server(self, run_id: str, behave: str = "run", **body: Any) -> requests.Response:
         config = {"behave": behave, **body.pop("config", {})}
-        whole = {"run_id": run_id, "application": "image_classification", "config": config, "clients": 2, **body}
+        whole = {
+            "run_id": run_id,
+            "application": "image_classification",
+            "config": config,
+            "clients": 2,
+            **body,
+        }
         return requests.post(f"{self.url}/v1/server", json=whole, timeout=15)
 
     def client(self, run_id: str, behave: str = "run", **body: Any) -> requests.Response:
-        whole = {"run_id": run_id, "application": "image_classification", "config": {"behave": behave},
-                 "server": "127.0.0.1:6000", "partition_id": 0, "num_partitions": 2, **body}
+        whole = {
+            "run_id": run_id,
+            "application": "image_classification",
+            "config": {"behave": behave},
+            "server": "127.0.0.1:6000",
+            "partition_id": 0,
+            "num_partitions": 2,
+            **body,
+        }
         return requests.post(f"{self.url}/v1/client", json=whole, timeout=15)
 
     def get(self, path: str, **options: Any) -> requests.Response:
@@ -124,7 +152,13 @@ def test_a_run_from_start_to_end(agent: Agent) -> None:
     events = agent.events("whole", follow="false")
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     assert [event["kind"] for event in events] == [
-        "process.started", "server.listening", "run.started", *["round.metrics"] * 3, "run.finished", "process.ended"]
+        "process.started",
+        "server.listening",
+        "run.started",
+        *["round.metrics"] * 3,
+        "run.finished",
+        "process.ended",
+    ]
     assert all(event["node"] == "fed.1" and event["run"] == "whole" for event in events)
     assert events[0]["interface"]["name"] == "lo" and events[-1]["exit_code"] == 0
     config = json.loads((agent.state / "runs/whole/server/config.json").read_text())
@@ -148,7 +182,9 @@ def test_the_same_request_starts_once(agent: Agent) -> None:
     assert len({answer.json()["pid"] for answer in answers}) == 1
     other = agent.server("once", "wait", port=6102, config={"rounds": 9})
     assert other.status_code == 409
-    assert other.json()["errors"][0]["path"] == "config.rounds" and "9" in other.json()["errors"][0]["message"]
+    assert (
+        other.json()["errors"][0]["path"] == "config.rounds" and "9" in other.json()["errors"][0]["message"]
+    )
     agent.stop("server", "once")
 
 
@@ -197,7 +233,8 @@ def test_failures_say_why(agent: Agent) -> None:
 
 
 def test_events_since_and_follow(agent: Agent) -> None:
-    """A follower sees events while they come, from the number it names on, and its stream ends with the run."""
+    """A follower sees events while they come, from the number it names on, and its stream ends with the
+    run."""
     agent.server("followed", port=6108, config={"rounds": 10, "pause": 0.1})
     seen: list[tuple[float, int]] = []
     with agent.get("/v1/events", params={"run": "followed", "since": 2}, stream=True) as stream:
@@ -209,12 +246,15 @@ def test_events_since_and_follow(agent: Agent) -> None:
     assert seen[-1][0] - seen[0][0] > 0.5, "events came at once, not while the run went on"
     assert [event["seq"] for event in agent.events("followed", since=13)] == [14, 15]
     assert agent.events("followed", since=15, follow="false") == []
-    with agent.get("/v1/events", params={"run": "followed"}, headers={"Last-Event-ID": "14"}, stream=True) as stream:
+    with agent.get(
+        "/v1/events", params={"run": "followed"}, headers={"Last-Event-ID": "14"}, stream=True
+    ) as stream:
         assert b"id: 15" in stream.content and b"id: 14" not in stream.content
 
 
 def test_watchers_are_many_and_bounded(agent: Agent) -> None:
-    """Sixteen follow, the next is told to come back, other calls go on, and a watcher that leaves makes room."""
+    """Sixteen follow, the next is told to come back, other calls go on, and a watcher that leaves makes
+    room."""
     agent.server("watched", "wait", port=6109)
     agent.wait("server", "watched", "running")
     url = f"{agent.url}/v1/events?run=watched"
@@ -223,14 +263,18 @@ def test_watchers_are_many_and_bounded(agent: Agent) -> None:
     refused = requests.get(url, timeout=5)
     assert refused.status_code == 503 and refused.headers["Retry-After"] and "errors" in refused.json()
     assert agent.get("/v1/events?run=watched&follow=false").status_code == 200
-    assert 'cohortnet_agent_watchers{cohort="1",node="fed.1",role="server",testbed="t-agent"} 16.0' in agent.get("/metrics").text
+    assert (
+        'cohortnet_agent_watchers{cohort="1",node="fed.1",role="server",testbed="t-agent"} 16.0'
+        in agent.get("/metrics").text
+    )
     agent.stop("server", "watched")
     assert all("process.ended" in stream.text for stream in streams)
     wait_until(lambda: requests.get(url, timeout=5).status_code == 200, 5, "room for a watcher")
 
 
 def test_everything_dies_with_a_killed_agent(own_agent: Agent) -> None:
-    """kill -9: the kernel ends the processes; the next agent knows what was, and starts anew under other ids."""
+    """kill -9: the kernel ends the processes; the next agent knows what was, and starts anew under other
+    ids."""
     own_agent.server("a", "stubborn", port=6110)
     own_agent.client("a", "wait")
     own_agent.server("done", port=6111)
@@ -271,7 +315,9 @@ def test_forms_of_this_family(agent: Agent) -> None:
     first = requests.post(f"{agent.url}/serv", data=form, timeout=15)
     assert first.status_code == 201 and first.json()["run_id"] == "legacy"
     cli = {"source": "handmnist", "model": "complex", "server": "127.0.0.1:6000", "cohsize": "4", "part": "3"}
-    client = requests.post(f"{agent.url}/cli", files={key: (None, value) for key, value in cli.items()}, timeout=15)
+    client = requests.post(
+        f"{agent.url}/cli", files={key: (None, value) for key, value in cli.items()}, timeout=15
+    )
     assert client.status_code == 201 and client.json()["run_id"] == "legacy"
     assert any("handmnist" in note for note in client.json()["notes"])
     for kind in ("server", "client"):
@@ -286,14 +332,23 @@ def test_forms_of_this_family(agent: Agent) -> None:
     assert second.status_code == 201 and second.json()["pid"] != first.json()["pid"]
     assert agent.wait("server", "legacy", "succeeded")
     assert agent.events("legacy", follow="false")[0]["seq"] == 1
-    bad = requests.post(f"{agent.url}/cli", data={**cli, "part": "4", "source": "imagenet", "x": "1"}, timeout=15)
+    bad = requests.post(
+        f"{agent.url}/cli", data={**cli, "part": "4", "source": "imagenet", "x": "1"}, timeout=15
+    )
     assert bad.status_code == 400
     assert {item["path"] for item in bad.json()["errors"]} == {"part", "source", "x"}
 
 
 def test_every_error_is_told_at_once(agent: Agent) -> None:
-    body = {"run_id": "../etc", "application": "x", "clients": 0, "port": "6000", "grace_s": -1, "colour": "red",
-            "config": {"a": {"b": 1}}}
+    body = {
+        "run_id": "../etc",
+        "application": "x",
+        "clients": 0,
+        "port": "6000",
+        "grace_s": -1,
+        "colour": "red",
+        "config": {"a": {"b": 1}},
+    }
     answer = requests.post(f"{agent.url}/v1/server", json=body, timeout=15)
     assert answer.status_code == 400
     errors = answer.json()["errors"]
@@ -301,16 +356,30 @@ def test_every_error_is_told_at_once(agent: Agent) -> None:
     assert all(item["code"] and item["message"] and item["hint"] for item in errors)
     unknown = agent.server("unknown-app", application="nonsense")
     assert unknown.status_code == 400 and unknown.json()["errors"][0]["path"] == "application"
+    names = agent.server("names", clients=["fc.1", "fc 2", "fc.1"])
+    assert names.status_code == 400 and "clients.1" in {item["path"] for item in names.json()["errors"]}
+    twice = agent.server("twice", clients=["fc.1", "fc.1"])
+    assert twice.status_code == 400 and "fc.1 more than once" in twice.text
     outside = agent.client("outside", partition_id=2)
     assert outside.status_code == 400 and "allowed are 0 to 1" in outside.text
 
 
-@pytest.mark.parametrize(("method", "path", "code"), [
-    ("GET", "/v1/server/none", 404), ("DELETE", "/v1/client/none", 404), ("GET", "/v1/events?run=none", 404),
-    ("GET", "/v1/events", 400), ("GET", "/v1/events?run=x&since=-1", 400), ("GET", "/v1/logs/%2e%2e", 400),
-    ("GET", "/v1/logs/x?tail=0", 400), ("GET", "/v1/server/..%2f..%2fetc", 404), ("PUT", "/v1/server", 405),
-    ("GET", "/nothing", 404), ("GET", "/v1/events?run=x&follow=perhaps", 400),
-])
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [
+        ("GET", "/v1/server/none", 404),
+        ("DELETE", "/v1/client/none", 404),
+        ("GET", "/v1/events?run=none", 404),
+        ("GET", "/v1/events", 400),
+        ("GET", "/v1/events?run=x&since=-1", 400),
+        ("GET", "/v1/logs/%2e%2e", 400),
+        ("GET", "/v1/logs/x?tail=0", 400),
+        ("GET", "/v1/server/..%2f..%2fetc", 404),
+        ("PUT", "/v1/server", 405),
+        ("GET", "/nothing", 404),
+        ("GET", "/v1/events?run=x&follow=perhaps", 400),
+    ],
+)
 def test_calls_that_make_no_sense(agent: Agent, method: str, path: str, code: int) -> None:
     answer = requests.request(method, agent.url + path, timeout=15)
     assert answer.status_code == code and answer.json()["errors"][0]["code"]
@@ -327,16 +396,37 @@ def test_large_bodies_are_refused(agent: Agent) -> None:
     assert agent.get("/v1/status").ok
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-                    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=12)
-KEYS = st.sampled_from(["run_id", "application", "config", "clients", "seed", "port", "grace_s", "server",
-                        "partition_id", "num_partitions", "join_timeout_s"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+KEYS = st.sampled_from(
+    [
+        "run_id",
+        "application",
+        "config",
+        "clients",
+        "seed",
+        "port",
+        "grace_s",
+        "server",
+        "partition_id",
+        "num_partitions",
+        "join_timeout_s",
+    ]
+)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(kind=st.sampled_from(["server", "client"]),
-       body=st.one_of(JSON.map(lambda value: json.dumps(value).encode()), st.binary(max_size=200),
-                      st.dictionaries(KEYS, JSON, max_size=9).map(lambda value: json.dumps(value).encode())))
+@given(
+    kind=st.sampled_from(["server", "client"]),
+    body=st.one_of(
+        JSON.map(lambda value: json.dumps(value).encode()),
+        st.binary(max_size=200),
+        st.dictionaries(KEYS, JSON, max_size=9).map(lambda value: json.dumps(value).encode()),
+    ),
+)
 def test_malformed_bodies_get_a_400_with_errors(agent: Agent, kind: str, body: bytes) -> None:
     """Whatever is sent: no 500, nothing started, and each error has its four parts."""
     answer = requests.post(f"{agent.url}/v1/{kind}", data=body, timeout=15)
@@ -349,7 +439,10 @@ def test_metrics(agent: Agent) -> None:
     agent.client("measured")
     agent.wait("client", "measured", "succeeded")
     text = agent.get("/metrics").text
-    assert 'cohortnet_agent_processes{cohort="1",kind="client",node="fed.1",role="server",state="succeeded",testbed="t-agent"}' in text
+    assert (
+        'cohortnet_agent_processes{cohort="1",kind="client",node="fed.1",role="server",state="succeeded",testbed="t-agent"}'
+        in text
+    )
     assert "cohortnet_agent_process_exits_total" in text
 
 
@@ -371,6 +464,12 @@ def test_thousands_of_events_are_kept_in_order(agent: Agent) -> None:
 
 def test_without_identity_it_says_what_is_missing() -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("COHORTNET_")}
-    result = subprocess.run([sys.executable, "-m", "fl_node.agent"], env=environment, cwd=ROOT, timeout=20,
-                            capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-m", "fl_node.agent"],
+        env=environment,
+        cwd=ROOT,
+        timeout=20,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 2 and "COHORTNET_NODE, COHORTNET_STATE not set" in result.stderr

@@ -95,13 +95,19 @@ def test_a_module_runs_inside_the_node(nest: Nest, modules: Path) -> None:
     assert seen["env"] == {"HERE": "1", "PATH": seen["env"]["PATH"]} and seen["cwd"] == "/"
     assert nest.nodes["a"].cgroup.name in seen["cgroup"]
     assert seen["session"] == seen["pid"]
-    strange = [fd for fd in seen["fds"] if fd not in ("/dev/null", str(modules / "log")) and "/proc/" not in fd]
+    strange = [
+        fd for fd in seen["fds"] if fd not in ("/dev/null", str(modules / "log")) and "/proc/" not in fd
+    ]
     assert not strange, f"descriptors that came along: {strange}"
 
 
 def test_another_program_is_executed_inside_the_node(nest: Nest, modules: Path) -> None:
-    child = Spawner(nest.socket).start("b", ["sh", "-c", "hostname; echo $HERE; cat /proc/self/cgroup; exit 7"],
-                                       {"HERE": "there"}, modules / "log")
+    child = Spawner(nest.socket).start(
+        "b",
+        ["sh", "-c", "hostname; echo $HERE; cat /proc/self/cgroup; exit 7"],
+        {"HERE": "there"},
+        modules / "log",
+    )
     assert child.wait(10) == 7
     lines = (modules / "log").read_text().splitlines()
     assert lines[:2] == ["b", "there"]
@@ -144,7 +150,8 @@ def test_what_cannot_be_started_is_refused_by_name(nest: Nest, modules: Path) ->
 
 
 def test_a_node_whose_init_has_ended(own_nest: Nest, modules: Path) -> None:
-    """The namespaces are gone: the error names the node, the process inside is reported, the spawner lives."""
+    """The namespaces are gone: the error names the node, the process inside is reported, the spawner
+    lives."""
     own_nest.add("gone", "here")
     own_nest.write()
     child = run(own_nest, modules, "gone", "sleeper")
@@ -182,7 +189,10 @@ def test_a_lease_ends_with_its_connection(nest: Nest, modules: Path) -> None:
 
 
 def test_stop_is_sigterm_then_sigkill(nest: Nest, modules: Path) -> None:
-    polite, stubborn = run(nest, modules, "b", "sleeper", log="polite"), run(nest, modules, "c", "stubborn", log="stubborn")
+    polite, stubborn = (
+        run(nest, modules, "b", "sleeper", log="polite"),
+        run(nest, modules, "c", "stubborn", log="stubborn"),
+    )
     wait_until(lambda: "up" in (modules / "stubborn").read_text(), 5, "the stubborn process")
     began = time.monotonic()
     polite.stop()
@@ -201,16 +211,23 @@ def test_templates_share_what_they_have_warmed(nest: Nest, modules: Path) -> Non
         "import sys\nassert 'torch' in sys.modules\nimport torch, time\nx = torch.ones(10, requires_grad=True)\n"
         "x.sum().backward()\nprint('up', torch.get_num_threads(), flush=True)\ntime.sleep(600)\n"
     )
-    children = [run(nest, modules, node, "user", log=f"user-{node}-{index}", lease=True, application=modules)
-                for node in ("a", "b", "c") for index in range(4)]
+    children = [
+        run(nest, modules, node, "user", log=f"user-{node}-{index}", lease=True, application=modules)
+        for node in ("a", "b", "c")
+        for index in range(4)
+    ]
     logs = [modules / f"user-{node}-{index}" for node in ("a", "b", "c") for index in range(4)]
     wait_until(lambda: all("up 1" in log.read_text() for log in logs), 30, "the forks of the template")
     shared = [pss_kib(child.pid) for child in children]
     template = spawner.status()["templates"][0]
-    print(f"\nwarmed in {seconds:.2f} s (again {again:.2f} s), {template['threads']} thread(s); PSS a child "
-          f"{min(shared)} to {max(shared)} KiB")
+    print(
+        f"\nwarmed in {seconds:.2f} s (again {again:.2f} s), {template['threads']} thread(s); PSS a child "
+        f"{min(shared)} to {max(shared)} KiB"
+    )
     assert seconds > 0.2 and again == 0.0 and template["children"] == 12 and template["threads"] == 1
-    assert max(shared) < 60 << 10, f"PSS of forks in KiB: {shared}, 64 MiB of data and PyTorch should be shared"
+    assert max(shared) < 60 << 10, (
+        f"PSS of forks in KiB: {shared}, 64 MiB of data and PyTorch should be shared"
+    )
     with pytest.raises(SpawnerError, match="the data set is not installed"):
         spawner.warm(modules, {"fail": True})
     for child in children:
@@ -234,8 +251,10 @@ def test_fifty_starts_at_once(nest: Nest, modules: Path) -> None:
     names = [f"many-{number}" for number in range(50)]
     began = time.monotonic()
     with ThreadPoolExecutor(50) as pool:
-        futures = [pool.submit(run, nest, modules, "abc"[number % 3], "sleeper", log=name, lease=True)
-                   for number, name in enumerate(names)]
+        futures = [
+            pool.submit(run, nest, modules, "abc"[number % 3], "sleeper", log=name, lease=True)
+            for number, name in enumerate(names)
+        ]
         children = [future.result(30) for future in futures]
     seconds = time.monotonic() - began
     wait_until(lambda: all((modules / name).read_text() == "up\n" for name in names), 20, "50 sleepers")
@@ -243,8 +262,10 @@ def test_fifty_starts_at_once(nest: Nest, modules: Path) -> None:
     after = spawner.status()["base"]
     fork_ms = 1000 * (after["fork_seconds"] - before["fork_seconds"]) / (after["forks"] - before["forks"])
     sizes = sorted(pss_kib(child.pid) for child in children)
-    print(f"\n50 starts answered in {seconds:.2f} s ({50 / seconds:.0f} a second), all run after {up:.2f} s; "
-          f"a fork {fork_ms:.1f} ms; PSS median {sizes[25]} KiB, most {sizes[-1]} KiB")
+    print(
+        f"\n50 starts answered in {seconds:.2f} s ({50 / seconds:.0f} a second), all run after {up:.2f} s; "
+        f"a fork {fork_ms:.1f} ms; PSS median {sizes[25]} KiB, most {sizes[-1]} KiB"
+    )
     assert seconds < 6, f"50 starts took {seconds:.1f} s, at most 6 expected (1 on a quiet machine)"
     assert sizes[25] < 12 << 10, f"median PSS {sizes[25]} KiB, at most 12288 expected"
     for child in children:
@@ -257,8 +278,10 @@ def test_everything_ends_with_the_spawner(own_nest: Nest, modules: Path, number:
     """Also forks of a template, whose parent is not the spawner itself."""
     own_nest.add("a")
     own_nest.write()
-    children = [run(own_nest, modules, "a", "sleeper", log="1"),
-                run(own_nest, modules, "a", "sleeper", log="2", application=modules)]
+    children = [
+        run(own_nest, modules, "a", "sleeper", log="1"),
+        run(own_nest, modules, "a", "sleeper", log="2", application=modules),
+    ]
     template = Spawner(own_nest.socket).status()["templates"][0]["pid"]
     own_nest.process.send_signal(number)
     assert own_nest.process.wait(10) == (0 if number == signal.SIGTERM else -number)
@@ -273,8 +296,13 @@ def test_a_second_spawner_on_the_socket_is_refused(nest: Nest) -> None:
     import subprocess
 
     environment = {**os.environ, **FIXED_ENVIRONMENT, "PYTHONPATH": str(ROOT)}
-    second = subprocess.run([*COMMAND, "--inventory", str(nest.inventory), "--socket", str(nest.socket)],
-                            env=environment, capture_output=True, text=True, timeout=30)
+    second = subprocess.run(
+        [*COMMAND, "--inventory", str(nest.inventory), "--socket", str(nest.socket)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     assert second.returncode == 1 and "another spawner listens there" in second.stderr
     assert Spawner(nest.socket).status()["ok"]
     assert os.stat(nest.socket).st_mode & 0o777 == 0o600

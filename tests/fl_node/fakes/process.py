@@ -1,4 +1,5 @@
-"""An FL process of the contract (`--config FILE.json`, events as JSON lines) that does what its config's `behave` says."""
+"""An FL process of the contract (`--config FILE.json`, events as JSON lines) that does what its config's
+`behave` says."""
 
 import json
 import os
