@@ -86,9 +86,11 @@ def channel_options(keepalive_s: float, keepalive_timeout_s: float) -> list[tupl
     it.
     """
     interval_ms = max(100, int(keepalive_s * 1000))
+    timeout_ms = max(100, int(keepalive_timeout_s * 1000))
     return [
         ("grpc.keepalive_time_ms", interval_ms),
-        ("grpc.keepalive_timeout_ms", max(100, int(keepalive_timeout_s * 1000))),
+        ("grpc.keepalive_timeout_ms", timeout_ms),
+        ("grpc.http2.ping_timeout_ms", timeout_ms),  # or gRPC waits a minute, whatever the line above says
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", interval_ms // 2),
