@@ -195,7 +195,7 @@ def down(
         for testbed in chosen:
             with Progress(quiet=as_json) as progress:
                 removal = remove_all(testbed, progress)
-            removed[testbed] = {"removed": list(removal.removed), "remaining": list(removal.remaining)}
+            removed[testbed] = {"removed": list(removal.removed), "remaining": list(removal.left)}
         if as_json:
             print(json.dumps(removed, indent=1))
             return
@@ -233,11 +233,11 @@ def execute(
 ) -> None:
     """Run a command in a node, within its namespaces and limits; the exit status is the command's."""
     need_root()
-    from topology.engine import engine
+    from topology.engine import execution
 
     with reported():
         inventory = pick_testbed(testbed)
-        done = engine.execute(inventory, node, command, tty=True, timeout_s=timeout)
+        done = execution.execute(inventory, node, command, tty=True, timeout_s=timeout)
         raise typer.Exit(done.returncode)
 
 

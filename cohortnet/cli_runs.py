@@ -26,7 +26,7 @@ def print_summaries(runs: Path, identities: list[str], as_json: bool) -> None:
         return
     console_for().print(summary_table(summaries))
     for item in summaries:
-        if item.reason:
+        if item.reason and item.state != "succeeded":
             print(f"{item.run}: {item.reason}")
 
 

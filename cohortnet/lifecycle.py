@@ -3,6 +3,8 @@ of all of it."""
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -12,10 +14,10 @@ from typing import Any
 
 import requests
 import yaml
-from fl_node.spawner_client import Spawner, SpawnerError
-from topology.engine.removal import Removal
 
-from topology.engine import daemons, engine
+from fl_node.spawner_client import Spawner, SpawnerError
+from topology.engine import engine, launch
+from topology.engine.removal import Removal
 from topology.errors import TopologyError
 from topology.model import Testbed
 from topology.plan import Plan
@@ -37,21 +39,24 @@ def raise_all(plan: Plan, testbed: Testbed, runs: Path, progress: ProgressCall) 
     """
     spawns = plan.runtime == "namespace" and any(node.program for node in plan.nodes)
 
-    def before_nodes() -> None:
+    spawner: list[subprocess.Popen[bytes]] = []
+
+    def before_nodes(_: Mapping[str, Any]) -> None:
         # Its imports take seconds: they pass while the network is being made.
         if spawns:
-            _start_spawner(plan)
+            spawner.append(_start_spawner(plan))
 
     inventory = engine.raise_testbed(plan, progress, before_nodes_start=before_nodes)
     try:
         (plan.state / "testbed.yaml").write_text(_testbed_text(testbed), encoding="utf-8")
+        (plan.state / "plan.json").write_text(json.dumps(plan.as_dict(), indent=1) + "\n", encoding="utf-8")
         if spawns:
-            _start_programs(plan, inventory, progress)
+            _start_programs(plan, spawner[0], inventory, progress)
         _wait_ready(inventory, progress)
         if any(node.role == "mlfo-edge" for node in plan.nodes):
             argv = [sys.executable, "-m", "cohortnet.recorder", "--inventory", str(plan.inventory),
                     "--runs", str(runs.resolve())]  # fmt: skip
-            daemons.start_daemon(plan, "recorder", argv)
+            launch.start_daemon(plan.testbed, argv, plan.logs / "recorder.log")
     except BaseException:
         engine.remove_testbed(plan.testbed, lambda *_: None)
         raise
@@ -68,7 +73,7 @@ def _testbed_text(testbed: Testbed) -> str:
     return yaml.safe_dump(testbed.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
 
 
-def _start_spawner(plan: Plan) -> None:
+def _start_spawner(plan: Plan) -> subprocess.Popen[bytes]:
     argv = [
         sys.executable,
         "-m",
@@ -80,14 +85,16 @@ def _start_spawner(plan: Plan) -> None:
     ]
     if any(node.role == "client" for node in plan.nodes):
         argv += ["--warm", DEFAULT_APPLICATION]
-    daemons.start_daemon(plan, "spawner", argv)
+    return launch.start_daemon(plan.testbed, argv, plan.logs / "spawner.log")
 
 
-def _start_programs(plan: Plan, inventory: Mapping[str, Any], progress: ProgressCall) -> None:
+def _start_programs(
+    plan: Plan, process: subprocess.Popen[bytes], inventory: Mapping[str, Any], progress: ProgressCall
+) -> None:
     nodes = [node for node in inventory["nodes"] if node["program"]]
     deadline = time.monotonic() + 60.0
     while not plan.spawner.exists():
-        if time.monotonic() > deadline or not daemons.is_running(plan.testbed, "spawner"):
+        if time.monotonic() > deadline or process.poll() is not None:
             raise TopologyError(f"the spawner did not start; {plan.logs}/spawner.log says why")
         time.sleep(0.05)
     spawner = Spawner(plan.spawner)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from topology.engine import engine
+from topology.engine import execution
 from topology.errors import CommandError, TopologyError
 
 WORKERS = 8
@@ -43,7 +43,7 @@ def ping_all(inventory: Mapping[str, Any], *, wait_s: float = 1.0, count: int = 
         for start in range(0, len(others), BATCH):
             batch = [other["address"] for other in others[start : start + BATCH]]
             argv = ["sh", "-c", script, "sh", str(count), f"{wait_s:g}", *batch]
-            done = engine.execute(inventory, node["name"], argv, tty=False, timeout_s=30.0 + count * (1 + wait_s))
+            done = execution.execute(inventory, node["name"], argv, tty=False, timeout_s=30.0 + count * (1 + wait_s))
             answered.update(done.stdout.split())
         return {(node["name"], other["name"]): other["address"] in answered for other in others}
 
@@ -78,9 +78,9 @@ def tcp_goodput(inventory: Mapping[str, Any], client: str, server: str, *, secon
         "3000",
     ]
     with ThreadPoolExecutor(1) as pool:
-        serving = pool.submit(engine.execute, inventory, server, listen, tty=False, timeout_s=seconds + 30.0)
+        serving = pool.submit(execution.execute, inventory, server, listen, tty=False, timeout_s=seconds + 30.0)
         _wait_listening(inventory, server)
-        done = engine.execute(inventory, client, send, tty=False, timeout_s=seconds + 30.0)
+        done = execution.execute(inventory, client, send, tty=False, timeout_s=seconds + 30.0)
         if done.returncode != 0:
             raise CommandError(send, done.returncode, done.stderr or done.stdout[-500:], client)
         serving.result()
@@ -96,7 +96,7 @@ def tcp_goodput(inventory: Mapping[str, Any], client: str, server: str, *, secon
 def _wait_listening(inventory: Mapping[str, Any], server: str) -> None:
     wanted = f":{IPERF_PORT:04X} "
     for _ in range(50):
-        done = engine.execute(inventory, server, ["cat", "/proc/net/tcp", "/proc/net/tcp6"], tty=False, timeout_s=10.0)
+        done = execution.execute(inventory, server, ["cat", "/proc/net/tcp", "/proc/net/tcp6"], tty=False, timeout_s=10.0)
         if any(wanted in line and " 0A " in line for line in done.stdout.splitlines()):
             return
         time.sleep(0.1)

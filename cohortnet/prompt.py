@@ -17,7 +17,7 @@ from rich.console import Console
 from cohortnet import show
 from cohortnet.orchestrator import Orchestrator, OrchestratorError, edge_url
 from cohortnet.probe import ping_all, tcp_goodput
-from topology.engine import engine
+from topology.engine import execution, links
 from topology.errors import TopologyError
 from topology.units import format_rate
 
@@ -115,7 +115,7 @@ class Prompt(cmd.Cmd):
         words = line.split()
         if len(words) != 3 or words[2] not in ("up", "down"):
             raise ValueError("type `link A B up` or `link A B down`, such as `link aggsw10 satsw11 down`")
-        engine.set_link(self.inventory, words[0], words[1], words[2] == "up")
+        links.set_link(self.inventory, words[0], words[1], words[2] == "up")
         self.console.print(f"link {words[0]} {words[1]} is {words[2]}")
 
     def do_intents(self, line: str) -> None:
@@ -165,7 +165,7 @@ class Prompt(cmd.Cmd):
         words = shlex.split(command) if command else ["bash"]
         # A node's name in a command stands for its address, as in Mininet: `fc.10 ping -c 3 fed.1`.
         words = [words[0], *(self.nodes[w]["address"] if w in self.nodes else w for w in words[1:])]
-        result = engine.execute(self.inventory, name, words, tty=True, timeout_s=COMMAND_TIMEOUT_S)
+        result = execution.execute(self.inventory, name, words, tty=True, timeout_s=COMMAND_TIMEOUT_S)
         if result.returncode:
             self.console.print(f"(exit status {result.returncode})")
         return False

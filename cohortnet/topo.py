@@ -69,8 +69,8 @@ def run(argv: Sequence[str]) -> None:
         finally:
             removal = remove_all(inventory["testbed"], lambda *_: None)
             print(f"Removed {inventory['testbed']}: {len(removal.removed)} things")
-        if removal.remaining:
-            print(f"could not remove: {', '.join(removal.remaining)}", file=sys.stderr)
+        if removal.left:
+            print(f"could not remove: {', '.join(removal.left)}", file=sys.stderr)
             raise typer.Exit(1)
 
 

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tests.system.conftest import REPOSITORY, delay_options, run
-from topology.engine import engine
+from topology.engine import execution, links
 
 pytestmark = pytest.mark.live
 NAME = "t-fail"
@@ -85,14 +85,14 @@ def test_every_error_of_one_intent_is_listed(inventory: dict[str, Any]) -> None:
 def test_a_client_that_cannot_be_reached_fails_the_intent_by_name_and_the_next_one_runs(
     inventory: dict[str, Any],
 ) -> None:
-    engine.set_link(inventory, "fc.11", "swCampus1", False)
+    links.set_link(inventory, "fc.11", "swCampus1", False)
     try:
         answer = post(DRILLING, ipstart=10, cohortsize=3, numround=2)
         assert answer.status_code == 202, answer.text
         intent = wait_ended(answer.json()["id"], 120)
         assert intent["state"] == "failed" and "fc.11" in intent["reason"], intent
     finally:
-        engine.set_link(inventory, "fc.11", "swCampus1", True)
+        links.set_link(inventory, "fc.11", "swCampus1", True)
     again = post(DRILLING, ipstart=10, cohortsize=3, numround=1)
     assert again.status_code == 202, again.text
     assert wait_ended(again.json()["id"], 120)["state"] == "succeeded"
@@ -100,7 +100,7 @@ def test_a_client_that_cannot_be_reached_fails_the_intent_by_name_and_the_next_o
 
 def test_a_client_killed_before_its_cohort_is_complete_fails_the_intent_by_name(inventory: dict[str, Any]) -> None:
     node = next(node for node in inventory["nodes"] if node["name"] == "fc.14")
-    engine.execute(inventory, "fc.14", ["sh", "-c", "kill -9 -1"], tty=False, timeout_s=10)
+    execution.execute(inventory, "fc.14", ["sh", "-c", "kill -9 -1"], tty=False, timeout_s=10)
     answer = post(DRILLING, ipstart=13, cohortsize=3, numround=2)
     assert answer.status_code == 202, answer.text
     intent = wait_ended(answer.json()["id"], 150)
