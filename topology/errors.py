@@ -14,7 +14,8 @@ class TopologyError(Exception):
 class Problem:
     """One thing that is wrong in a testbed.
 
-    `path` is where the value stands (`links[3].rate`), `code` a short stable word, `message` names the value found and what is
+    `path` is where the value stands (`links[3].rate`), `code` a short stable word, `message` names the value found and
+    what is
     allowed, `hint` says what to type next (may be empty).
     """
 

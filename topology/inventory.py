@@ -1,6 +1,7 @@
 """What exists: the file in which the parts of Cohortnet meet (docs/architecture.md has its form).
 
-Made from a Plan and from what the engine found out while it made the plan real. Written atomically, read with a deadline.
+Made from a Plan and from what the engine found out while it made the plan real. Written atomically, read with a
+deadline.
 """
 
 from __future__ import annotations
@@ -41,9 +42,7 @@ class CoreFacts:
     """What sways measurements here (offloads, socket buffers), for the run record."""
 
 
-def build_inventory(
-    plan: Plan, core: CoreFacts, nodes: Mapping[str, NodeFacts], *, up: bool
-) -> dict[str, Any]:
+def build_inventory(plan: Plan, core: CoreFacts, nodes: Mapping[str, NodeFacts], *, up: bool) -> dict[str, Any]:
     """The inventory as plain data. Nodes without facts have a null pid and no cgroups."""
     entries = []
     for node in plan.nodes:
@@ -111,9 +110,7 @@ def read_inventory(path: Path, *, wait_s: float = 0.0, until_up: bool = False) -
         if path.exists():
             data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if data.get("version") != VERSION:
-                raise TopologyError(
-                    f"{path} has version {data.get('version')!r}; this program reads version {VERSION}"
-                )
+                raise TopologyError(f"{path} has version {data.get('version')!r}; this program reads version {VERSION}")
             if data["state"] == "up" or not until_up:
                 return data
             problem = f"{path}: the testbed is still being raised"

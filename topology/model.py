@@ -1,4 +1,5 @@
-"""What a user writes: the testbed file, strictly typed. Takes plain data, gives a `Testbed`; no I/O but reading the file.
+"""What a user writes: the testbed file, strictly typed. Takes plain data, gives a `Testbed`; no I/O but reading the
+file.
 
 Cross references (does the link's node exist?) are checked in `topology.plan`, which sees preset and file together.
 """
@@ -76,7 +77,8 @@ class Switch(_Strict):
 class Link(Shaping):
     """A link between a node and a switch or between two switches.
 
-    Keys of `Shaping` on the link itself hold for both directions; `up` (from `a` to `b`) and `down` (from `b` to `a`) replace them key by key.
+    Keys of `Shaping` on the link itself hold for both directions; `up` (from `a` to `b`) and `down` (from `b` to `a`)
+    replace them key by key.
     """
 
     a: str
@@ -191,9 +193,7 @@ def load_testbed(path: Path) -> Testbed:
             raise TestbedProblems([Problem(str(path), "too-large", "a testbed file has at most 8 MiB")])
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise TestbedProblems(
-            [Problem(str(path), "unreadable", f"cannot be read: {error.strerror}")]
-        ) from None
+        raise TestbedProblems([Problem(str(path), "unreadable", f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
         raise TestbedProblems([Problem(str(path), "not-text", "is not UTF-8 text")]) from None
     except yaml.YAMLError as error:

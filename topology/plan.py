@@ -1,6 +1,7 @@
 """What will be built: every name, address, MAC, datapath id, port number and path resolved. Types only; pure data.
 
-`topology.planning` makes a Plan from a Testbed, `topology.engine` makes it real, `topology.inventory` writes down what exists.
+`topology.planning` makes a Plan from a Testbed, `topology.engine` makes it real, `topology.inventory` writes down what
+exists.
 Units are SI: bit/s, seconds, bytes, fractions.
 """
 
@@ -40,7 +41,8 @@ class Shape:
 class PlannedNode:
     """A node: its name, its one interface in the emulated network, its limits and what it runs.
 
-    `cpu` in cores, `memory_bytes` in bytes, None is unlimited. `program` is started once the testbed is up ("python" stands for the
+    `cpu` in cores, `memory_bytes` in bytes, None is unlimited. `program` is started once the testbed is up ("python"
+    stands for the
     runtime's interpreter). `container` is the name that the Docker runtime gives.
     """
 

@@ -68,7 +68,8 @@ class _Planner:
         self.testbed = testbed
         self.problems: list[Problem] = []
         added = presets.expand(testbed.preset, testbed.address_pool) if testbed.preset else None
-        # Paths in messages count the user's own entries: those of the preset come after them, without a path of their own.
+        # Paths in messages count the user's own entries: those of the preset come after them, without a path of their
+        # own.
         self.nodes: list[Node] = [*(added.nodes if added else []), *testbed.nodes]
         self.switches: list[Switch] = [*(added.switches if added else []), *testbed.switches]
         self.links: list[Link] = [*(added.links if added else []), *testbed.links]
@@ -125,8 +126,12 @@ class _Planner:
                     self.report(self.path("links", index, where), "jitter-without-delay",
                                 "jitter varies a delay, and there is none", "add `delay:`")  # fmt: skip
                 if shape.reorder and not shape.delay_s:
-                    self.report(self.path("links", index, where), "reorder-without-delay",
-                                "reordering sends packets ahead of a delay, and there is none", "add `delay:`")  # fmt: skip
+                    self.report(
+                        self.path("links", index, where),
+                        "reorder-without-delay",
+                        "reordering sends packets ahead of a delay, and there is none",
+                        "add `delay:`",
+                    )
         for index, node in enumerate(self.nodes):
             if degree[node.name] != 1:
                 self.report(self.path("nodes", index), "links-of-node",
@@ -178,17 +183,13 @@ class _Planner:
         ):
             for index, name in enumerate(names):
                 if name in names[:index]:
-                    self.report(
-                        f"cohorts[{index}].{key}", "duplicate-name", f"{name!r} is used by another cohort"
-                    )
+                    self.report(f"cohorts[{index}].{key}", "duplicate-name", f"{name!r} is used by another cohort")
 
     def check_roles(self) -> None:
         centrals = [node.name for node in self.nodes if node.role == "mlfo-central"]
         edges = [node.name for node in self.nodes if node.role == "mlfo-edge"]
         if len(centrals) > 1:
-            self.report(
-                "nodes", "two-centrals", f"only one node may have `role: mlfo-central`, found {centrals}"
-            )
+            self.report("nodes", "two-centrals", f"only one node may have `role: mlfo-central`, found {centrals}")
         if edges and not centrals:
             self.report(
                 "nodes",
@@ -204,8 +205,12 @@ class _Planner:
             taken[self.testbed.controller.rest_host_port] = "controller.rest_host_port"
         for index, entry in enumerate(self.publish):
             if entry.host_port in taken:
-                self.report(f"publish[{index}].host_port", "port-taken",
-                            f"{entry.host_port} is already published by {taken[entry.host_port]}", "choose another")  # fmt: skip
+                self.report(
+                    f"publish[{index}].host_port",
+                    "port-taken",
+                    f"{entry.host_port} is already published by {taken[entry.host_port]}",
+                    "choose another",
+                )
             taken[entry.host_port] = f"publish[{index}]"
 
     def datapath_ids(self) -> dict[str, int]:
@@ -225,11 +230,19 @@ class _Planner:
             if node.address is None:
                 continue
             if node.address not in pool or node.address in (pool.network_address, pool.broadcast_address):
-                self.report(self.path("nodes", index, "address"), "outside-pool",
-                            f"{node.address} is no host address of {pool}", "change it, or `address_pool:`")  # fmt: skip
+                self.report(
+                    self.path("nodes", index, "address"),
+                    "outside-pool",
+                    f"{node.address} is no host address of {pool}",
+                    "change it, or `address_pool:`",
+                )
             elif node.address in given:
-                self.report(self.path("nodes", index, "address"), "duplicate-address",
-                            f"{node.address} belongs to {given[node.address]!r} too", "leave it out to get a free one")  # fmt: skip
+                self.report(
+                    self.path("nodes", index, "address"),
+                    "duplicate-address",
+                    f"{node.address} belongs to {given[node.address]!r} too",
+                    "leave it out to get a free one",
+                )
             given[node.address] = node.name
         free = (address for address in pool.hosts() if address not in given)
         result = {}
@@ -243,7 +256,8 @@ class _Planner:
         return result
 
     def management(self) -> tuple[IPv4Network, IPv4Address, list[IPv4Address]]:
-        # The network is chosen by the testbed's name, so that it is the same at each start and rarely another testbed's.
+        # The network is chosen by the testbed's name, so that it is the same at each start and rarely another
+        # testbed's.
         pool = self.testbed.management_pool
         needed = len(self.nodes) + 3
         if pool is None:
@@ -317,14 +331,20 @@ class _Planner:
                     ports[end][-1] = replace(ports[end][-1], peer_port=ends[other][0])
             names[f"{link.a}--{link.b}"] += 1
             again = names[f"{link.a}--{link.b}"]
-            links.append(PlannedLink(
-                name=f"{link.a}--{link.b}" + (f"#{again}" if again > 1 else ""), a=link.a, b=link.b,
-                a_port=ends[link.a][0], b_port=ends[link.b][0], a_interface=ends[link.a][1], b_interface=ends[link.b][1],
-                a_to_b=_shape(link, link.up), b_to_a=_shape(link, link.down),
-            ))  # fmt: skip
-        return links, [
-            PlannedSwitch(s.name, ids[s.name], s.name, tuple(ports[s.name])) for s in self.switches
-        ]
+            links.append(
+                PlannedLink(
+                    name=f"{link.a}--{link.b}" + (f"#{again}" if again > 1 else ""),
+                    a=link.a,
+                    b=link.b,
+                    a_port=ends[link.a][0],
+                    b_port=ends[link.b][0],
+                    a_interface=ends[link.a][1],
+                    b_interface=ends[link.b][1],
+                    a_to_b=_shape(link, link.up),
+                    b_to_a=_shape(link, link.down),
+                )
+            )
+        return links, [PlannedSwitch(s.name, ids[s.name], s.name, tuple(ports[s.name])) for s in self.switches]
 
     def _nodes(
         self, addresses: dict[str, IPv4Address], management: dict[str, IPv4Address], links: list[PlannedLink]
@@ -362,9 +382,7 @@ class _Planner:
             ))  # fmt: skip
         return planned
 
-    def _environment(
-        self, node: Node, cohort: str | None, address: IPv4Address, state: str
-    ) -> dict[str, str]:
+    def _environment(self, node: Node, cohort: str | None, address: IPv4Address, state: str) -> dict[str, str]:
         root = STATE_ROOT / self.testbed.name
         environment = {
             "COHORTNET_TESTBED": self.testbed.name,

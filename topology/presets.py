@@ -49,8 +49,10 @@ def _campus_datapath_id(campus: int) -> int:
 def factory_satellite(preset: Preset, pool: IPv4Network) -> Expansion:
     """The factory behind a satellite path: N servers at aggsw10, clients on campus switches behind swEdge12.
 
-    Cohort k is the k-th of N consecutive, equally large groups of clients and is served by fed.k. A cohort without clients (more
-    cohorts than clients) has a server and no entry in the list of cohorts. Port numbers follow from the order of the links.
+    Cohort k is the k-th of N consecutive, equally large groups of clients and is served by fed.k. A cohort without
+    clients (more
+    cohorts than clients) has a server and no entry in the list of cohorts. Port numbers follow from the order of the
+    links.
     """
     base = int(pool.network_address)
 
@@ -61,8 +63,7 @@ def factory_satellite(preset: Preset, pool: IPv4Network) -> Expansion:
         return Link.model_construct(a=node, b="aggsw10", rate=ACCESS_RATE_BPS)
 
     feds = [
-        Node(name=f"fed.{k}", role="server", address=address(_server_offset(k)))
-        for k in range(1, preset.cohorts + 1)
+        Node(name=f"fed.{k}", role="server", address=address(_server_offset(k))) for k in range(1, preset.cohorts + 1)
     ]
     cloud = Node(name="cloud.0", role="mlfo-central", address=address(1))
     prom = Node(name="prom.0", role="prometheus", address=address(100))

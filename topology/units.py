@@ -1,6 +1,7 @@
 """Quantities with units as users write them ("20 Mbit/s", "12 ms", "512 MiB", "1 %"), turned into SI numbers.
 
-From here on only bits per second, seconds, bytes and fractions travel. Every function raises ValueError with a text that names the value
+From here on only bits per second, seconds, bytes and fractions travel. Every function raises ValueError with a text
+that names the value
 found and what is allowed. A bare number is refused: its unit would be a guess.
 """
 
@@ -39,9 +40,7 @@ def _scaled(value: object, table: dict[str, int] | dict[str, float], what: str, 
     number, unit = _split(value, what, example)
     factor = table.get(unit.lower())
     if factor is None:
-        raise ValueError(
-            f"{value!r}: unknown unit {unit!r}; allowed are {', '.join(table)}, as in {example!r}"
-        )
+        raise ValueError(f"{value!r}: unknown unit {unit!r}; allowed are {', '.join(table)}, as in {example!r}")
     return number * factor
 
 

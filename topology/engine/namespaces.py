@@ -8,7 +8,10 @@ ctypes.)
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +26,8 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 _MS_BIND = 4096
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
 _MNT_DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -99,6 +104,13 @@ def named(name: str) -> Path:
     return NETNS_ROOT / name
 
 
+def _loopback_up() -> None:
+    # struct ifreq: 16 bytes of name, then the flags.
+    request = struct.pack("16sh22x", b"lo", _IFF_UP)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, request)
+
+
 def create(name: str) -> None:
     """Make a named network namespace with `lo` up.
 
@@ -114,6 +126,7 @@ def create(name: str) -> None:
         unshare(CLONE_NEWNET)
         source = f"/proc/self/task/{threading.get_native_id()}/ns/net"
         _check(_libc.mount(source.encode(), os.fsencode(target), b"none", _MS_BIND, None), str(target))
+        _loopback_up()
 
     try:
         in_thread(body)

@@ -1,7 +1,9 @@
 """What a runtime is to the engine: the few things that differ between containers and namespaces.
 
-A runtime makes nodes without network (their own network namespace with only `lo`), with their limits applied, and gives back the pid of
-each node's first process and its cgroup folders. Links, addresses, switches and programs of nodes are the engine's business, the same
+A runtime makes nodes without network (their own network namespace with only `lo`), with their limits applied, and
+gives back the pid of
+each node's first process and its cgroup folders. Links, addresses, switches and programs of nodes are the engine's
+business, the same
 for each runtime. Everything that a runtime makes carries the testbed's name, so that `remove` finds exactly that.
 """
 
@@ -25,11 +27,13 @@ class Runtime(Protocol):
     name: str
 
     def check(self, plan: Plan) -> list[Problem]:
-        """What stands against raising this plan here (daemon not running, image missing, ...), each with what to type next."""
+        """What stands against raising this plan here (daemon not running, image missing, ...), each with what to type
+        next."""
         ...
 
     def create(self, plan: Plan, nodes: Sequence[PlannedNode], progress: Progress) -> dict[str, NodeFacts]:
-        """Make and start the nodes, in parallel with bounded workers. Raises TopologyError naming the node that failed."""
+        """Make and start the nodes, in parallel with bounded workers. Raises TopologyError naming the node that
+        failed."""
         ...
 
     def starts_programs(self) -> bool:
@@ -37,5 +41,6 @@ class Runtime(Protocol):
         ...
 
     def remove(self, testbed: str, state: Path, progress: Progress) -> list[str]:
-        """Remove all nodes of that testbed, also half-made ones, also twice; gives back the names of what was removed."""
+        """Remove all nodes of that testbed, also half-made ones, also twice; gives back the names of what was
+        removed."""
         ...

@@ -1,0 +1,5 @@
+"""`python -m cohortnet` is `cohortnet`."""
+
+from cohortnet.cli import main
+
+main()

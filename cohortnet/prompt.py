@@ -1,0 +1,171 @@
+"""The interactive prompt over a running testbed: what Mininet's users expect, and the intents beside it.
+
+Works on the inventory of any running testbed. A command that fails says why and the prompt goes on.
+"""
+
+from __future__ import annotations
+
+import cmd
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+from rich.console import Console
+
+from cohortnet import show
+from cohortnet.orchestrator import Orchestrator, OrchestratorError, edge_url
+from cohortnet.probe import ping_all, tcp_goodput
+from topology.engine import execution, links
+from topology.errors import TopologyError
+from topology.units import format_rate
+
+COMMAND_TIMEOUT_S = 3600.0
+
+
+class Prompt(cmd.Cmd):
+    """`cohortnet> `; any line that begins with a node's name runs the rest in that node."""
+
+    prompt = "cohortnet> "
+
+    def __init__(self, inventory: Mapping[str, Any], console: Console) -> None:
+        super().__init__()
+        self.inventory = inventory
+        self.console = console
+        self.nodes = {node["name"]: node for node in inventory["nodes"]}
+        self.switches = {switch["name"] for switch in inventory["switches"]}
+        self.intro = (
+            f"Testbed {inventory['testbed']} is up: {len(self.nodes)} nodes, {len(self.switches)} switches. "
+            "`help` lists the commands, `exit` removes the testbed."
+        )
+
+    # -- what cmd.Cmd calls -----------------------------------------------------------------------------------------
+
+    def onecmd(self, line: str) -> bool:
+        """Run one line; an error of any command is shown, not raised."""
+        word, _, rest = line.strip().partition(" ")
+        try:
+            if word in self.nodes:
+                return self._in_node(word, rest.strip())
+            return bool(super().onecmd(line))
+        except (TopologyError, OrchestratorError, OSError, ValueError) as error:
+            self.console.print(f"error: {error}", style="red", markup=False)
+        except KeyboardInterrupt:
+            self.console.print("interrupted")
+        return False
+
+    def emptyline(self) -> bool:
+        """An empty line does nothing (and does not repeat the last command)."""
+        return False
+
+    def default(self, line: str) -> None:
+        """Neither a command nor a node."""
+        if line == "EOF":
+            return
+        word = line.split()[0]
+        self.console.print(f"{word!r} is no command and no node; `help` lists the commands, `nodes` the nodes")
+
+    def completenames(self, text: str, *ignored: Any) -> list[str]:
+        """Commands and nodes, for the tabulator key."""
+        return [*super().completenames(text, *ignored), *(n for n in self.nodes if n.startswith(text))]
+
+    # -- commands ---------------------------------------------------------------------------------------------------
+
+    def do_nodes(self, _: str) -> None:
+        """nodes: list the nodes with role, cohort and address."""
+        self.console.print(show.node_table(self.inventory["nodes"]))
+
+    def do_links(self, _: str) -> None:
+        """links: list the links with what each direction does."""
+        self.console.print(show.link_table(self.inventory["links"]))
+
+    def do_switches(self, _: str) -> None:
+        """switches: list the switches with their ports."""
+        self.console.print(show.switch_table(self.inventory["switches"]))
+
+    def do_cohorts(self, _: str) -> None:
+        """cohorts: list the cohorts with server and clients."""
+        self.console.print(show.cohort_table(self.inventory["cohorts"]))
+
+    def do_pingall(self, line: str) -> None:
+        """pingall [SECONDS]: ping every node from every node (each echo waits SECONDS, default 1)."""
+        wait_s = float(line) if line.strip() else 1.0
+        matrix = ping_all(self.inventory, wait_s=wait_s)
+        lost = [(a, b) for (a, b), ok in matrix.items() if not ok]
+        for a, b in lost[:20]:
+            self.console.print(f"{a} -> {b}: no answer")
+        percent = 100.0 * len(lost) / max(1, len(matrix))
+        self.console.print(f"{len(matrix) - len(lost)} of {len(matrix)} pairs answered, {percent:g} % lost")
+
+    def do_iperf(self, line: str) -> None:
+        """iperf CLIENT SERVER [SECONDS]: TCP goodput from CLIENT to SERVER (default 5 seconds)."""
+        words = line.split()
+        if len(words) not in (2, 3):
+            raise ValueError("type `iperf CLIENT SERVER [SECONDS]`, such as `iperf fc.10 fed.1`")
+        seconds = float(words[2]) if len(words) == 3 else 5.0
+        result = tcp_goodput(self.inventory, words[0], words[1], seconds=seconds)
+        self.console.print(
+            f"{words[0]} -> {words[1]}: {format_rate(round(result.goodput_bps))} in {seconds:g} s, "
+            f"{result.retransmits} retransmissions, congestion control {result.congestion_control}"
+        )
+
+    def do_link(self, line: str) -> None:
+        """link A B up|down: take the link between A and B down, or up again."""
+        words = line.split()
+        if len(words) != 3 or words[2] not in ("up", "down"):
+            raise ValueError("type `link A B up` or `link A B down`, such as `link aggsw10 satsw11 down`")
+        links.set_link(self.inventory, words[0], words[1], words[2] == "up")
+        self.console.print(f"link {words[0]} {words[1]} is {words[2]}")
+
+    def do_intents(self, line: str) -> None:
+        """intents [FILE [NAME=VALUE ...]]: list the intents; with FILE post it (ipstart=10 cohortsize=4 numround=3
+        ...)."""
+        mlfo = Orchestrator(edge_url(self.inventory))
+        words = shlex.split(line)
+        if not words:
+            self.console.print(show.intent_table(mlfo.intents()))
+            return
+        pairs = [word.partition("=") for word in words[1:]]
+        wrong = [name for name, equals, _ in pairs if not equals]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is not NAME=VALUE, such as ipstart=10")
+        answer = mlfo.send(Path(words[0]), {name: value for name, _, value in pairs})
+        self.console.print(f"intent {answer['id']} {answer['state']}")
+
+    def do_meters(self, _: str) -> None:
+        """meters: list the meters in force."""
+        if self.inventory["core"]["controller"]["kind"] != "builtin":
+            self.console.print("this testbed has no controller of ours, so no meters")
+            return
+        published = next(p for p in self.inventory["published"] if p["node"] is None)
+        url = f"http://{published['host']}:{published['host_port']}/v1/meters"
+        with requests.Session() as session:
+            session.trust_env = False
+            answer = session.get(url, timeout=(3.0, 10.0))
+        if answer.status_code == 200:
+            meters = answer.json().get("meters", [])
+            self.console.print(f"{len(meters)} meters" + "".join(f"\n  {meter}" for meter in meters))
+        else:
+            errors = answer.json().get("errors") or [{"message": f"status {answer.status_code}"}]
+            self.console.print(f"no meters: {errors[0]['message']}")
+
+    def do_exit(self, _: str) -> bool:
+        """exit: leave the prompt; the testbed is removed."""
+        return True
+
+    do_quit = do_exit
+
+    def do_EOF(self, _: str) -> bool:  # noqa: N802 - the name that cmd.Cmd looks up at the end of input
+        """The end of input is `exit`."""
+        self.console.print("")
+        return True
+
+    def _in_node(self, name: str, command: str) -> bool:
+        words = shlex.split(command) if command else ["bash"]
+        # A node's name in a command stands for its address, as in Mininet: `fc.10 ping -c 3 fed.1`.
+        words = [words[0], *(self.nodes[w]["address"] if w in self.nodes else w for w in words[1:])]
+        result = execution.execute(self.inventory, name, words, tty=True, timeout_s=COMMAND_TIMEOUT_S)
+        if result.returncode:
+            self.console.print(f"(exit status {result.returncode})")
+        return False

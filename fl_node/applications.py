@@ -1,0 +1,47 @@
+"""Where applications lie: the shipped ones by name, anybody's by folder.
+
+Takes a name or a path, gives the folder that holds the application's `pyproject.toml`. Never loads an
+application.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SHIPPED = Path(__file__).resolve().parent / "apps"
+
+
+class ApplicationError(Exception):
+    """An application cannot be found, loaded or configured; the message says what to change."""
+
+
+def available() -> list[str]:
+    """Names of the shipped applications, sorted."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/pyproject.toml"))
+
+
+def resolve(name_or_path: str | Path) -> Path:
+    """The folder of an application.
+
+    A bare name is a shipped application (dashes and underscores are the same), anything with a slash is a
+    folder.
+
+    Raises:
+        ApplicationError: there is no such application; the message lists the shipped ones.
+    """
+    text = str(name_or_path).strip()
+    if text and "/" not in text and text not in (".", ".."):
+        for name in available():
+            if name == text.replace("-", "_"):
+                return SHIPPED / name
+        raise ApplicationError(
+            f"application {text!r}: no shipped application has this name. Shipped: {', '.join(available())}. "
+            "For one of your own write the folder that holds its pyproject.toml, as an absolute path."
+        )
+    folder = Path(text).expanduser()
+    if text and (folder / "pyproject.toml").is_file():
+        return folder.resolve()
+    raise ApplicationError(
+        f"application {text!r}: this folder holds no pyproject.toml. Write a Flower application's folder "
+        f"(one that `flwr run` accepts), or a shipped one: {', '.join(available())}."
+    )

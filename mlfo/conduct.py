@@ -1,0 +1,632 @@
+"""One intent's life: allocate a server, start the clients, follow the run, end it. Everything it does can be done twice.
+
+``Conduct.run`` is called in a worker thread of ``edge`` and never raises. Where the process is killed at any point, a new Conduct
+for the same intent takes up again: starts are idempotent by run id, events are kept once by their number at the server's node.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from mlfo.agents import ENDED as PROCESS_ENDED
+from mlfo.agents import Agents
+from mlfo.errors import AgentError, IntentFailed, SetupError
+from mlfo.follow import Follower
+from mlfo.inventory import InventoryFile, Node
+from mlfo.metrics import Metrics
+from mlfo.momo import CentralClient, Refused, deploy_request
+from mlfo.pipeline import Pipeline
+from mlfo.store import Store
+
+log = logging.getLogger(__name__)
+
+POOL = 16
+
+
+@dataclass(frozen=True)
+class Times:
+    """Deadlines, all in seconds."""
+
+    join_s: float = 60.0
+    join_per_client_s: float = 3.0
+    allocation_s: float = 1800.0
+    message_s: float = 600.0
+    grace_s: float = 30.0
+    lost_s: float = 60.0
+    collect_s: float = 10.0
+    watch_s: float = 1.0
+    watch_per_client_s: float = 0.05
+    raising_s: float = 120.0
+
+    def join(self, clients: int) -> float:
+        return self.join_s + self.join_per_client_s * clients
+
+    def watch(self, clients: int) -> float:
+        """Between two looks at joining clients: many starting clients are not to be disturbed by being asked how they are."""
+        return max(self.watch_s, self.watch_per_client_s * clients)
+
+
+class Cancelled(Exception):
+    """The user has asked for the end."""
+
+
+class Stopping(Exception):
+    """The orchestrator is being shut down: the intent stays as it is and is resumed at the next start."""
+
+
+class Conduct:
+    """Carries one intent from its kept state to its end."""
+
+    def __init__(
+        self,
+        run: str,
+        node: str,
+        store: Store,
+        inventory: InventoryFile,
+        agents: Agents,
+        central: CentralClient,
+        metrics: Metrics,
+        times: Times,
+        stopping: threading.Event,
+    ) -> None:
+        self.run_id = run
+        self._node = node
+        self._store = store
+        self._inventory = inventory
+        self._agents = agents
+        self._central = central
+        self._metrics = metrics
+        self._times = times
+        self._stopping = stopping
+        record = store.intent(run)
+        assert record is not None, run
+        self._record = record
+        self._pipeline = Pipeline.from_json(record["pipeline"])
+        if record.get("server_allocated"):
+            self._pipeline = self._pipeline.on_server(record["server_allocated"])
+        self._follower: Follower | None = None
+        self._joined: set[str] = set()
+        self._complete = False
+        self._finished: dict[str, Any] | None = None
+        self._failed: dict[str, Any] | None = None
+        self._goal: dict[str, Any] = {
+            "accuracy": self._pipeline.goal_accuracy,
+            "deadline_s": self._pipeline.deadline_s,
+            "met": None,
+        }
+        self._accuracy: tuple[float, int] | None = None
+        self._judge_by = "distributed"
+
+    # The life -------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        try:
+            state = self._record["state"]
+            self._check()
+            if state == "running" and self._record.get("server_address"):
+                self._emit("intent.resumed", state=state)
+                self._relearn()
+            else:
+                if state != "accepted":
+                    self._emit("intent.resumed", state=state)
+                self._resolve()
+                address = self._allocate()
+                self._start(address)
+            self._follow_to_the_end()
+            self._end_well()
+        except Stopping:
+            log.info("intent %s left as it is", self.run_id)
+        except Cancelled:
+            self._end("cancelled", "cancelled by request")
+        except IntentFailed as failure:
+            self._metrics.errors.labels(failure.code).inc()
+            self._end("failed", failure.reason, failure.nodes, failure.code)
+        except Exception as error:  # one bad intent never ends the orchestrator
+            log.exception("intent %s", self.run_id)
+            self._metrics.errors.labels("internal").inc()
+            self._end("failed", f"internal error: {type(error).__name__}: {error}", code="internal")
+        finally:
+            if self._follower is not None:
+                self._follower.stop()
+
+    def _resolve(self) -> None:
+        self._move("resolving")
+        end = time.monotonic() + self._times.raising_s
+        while self._inventory.get().state == "raising":
+            if time.monotonic() > end:
+                raise IntentFailed(
+                    f"the testbed was not up within {self._times.raising_s:g} s", code="raising"
+                )
+            self._sleep(0.5)
+        self._emit("intent.resolved", pipeline=self._pipeline.to_json())
+
+    def _allocate(self) -> str:
+        self._move("allocating")
+        end = time.monotonic() + self._times.allocation_s
+        request = deploy_request(
+            self.run_id,
+            self._pipeline,
+            self._times.join(len(self._pipeline.participants)),
+            self._times.message_s,
+            self._times.grace_s,
+        )
+        said = ""
+        while True:
+            try:
+                status = self._central.deploy(request, self._check)
+                break
+            except Refused as refused:
+                if str(refused) != said:
+                    said = str(refused)
+                    self._emit("intent.waiting", reason=said)
+                if time.monotonic() >= end:
+                    raise IntentFailed(
+                        f"no server within {self._times.allocation_s:g} s: {refused}", code="no_server"
+                    ) from refused
+                self._sleep(1.0)
+        address = str(status.status)
+        node = self._inventory.get().nodes.get(status.server) or self._inventory.get().at(
+            address.rsplit(":", 1)[0]
+        )
+        if node is None:
+            raise IntentFailed(
+                f"the central MLFO answered with server {address!r}, which is no node of the testbed",
+                code="momo",
+            )
+        self._pipeline = self._pipeline.on_server(node.name)
+        notes = list(dict.fromkeys([*self._record.get("notes", []), *status.notes]))
+        changes = {
+            "server": node.name,
+            "server_allocated": node.name,
+            "server_address": address,
+            "notes": notes,
+            "pipeline": self._pipeline.to_json(),
+        }
+        self._store.change(self.run_id, changes)
+        self._record.update(changes)
+        self._emit(
+            "intent.allocated",
+            server=node.name,
+            address=address,
+            reason=status.reason,
+            notes=list(status.notes),
+        )
+        return address
+
+    def _start(self, address: str) -> None:
+        self._move("starting")
+        self._begin_to_follow()
+        participants = self._pipeline.participants
+
+        def start(index: int) -> AgentError | None:
+            if self._over():
+                return None
+            request = {
+                "run_id": self.run_id,
+                "application": self._pipeline.application,
+                "config": self._pipeline.config,
+                "server": address,
+                "partition_id": index,
+                "num_partitions": len(participants),
+                "seed": self._pipeline.seed,
+            }
+            try:
+                self._agents.start(self._at(participants[index]), "client", request, stop=self._over)
+                return None
+            except AgentError as error:
+                return error
+
+        errors = [e for e in self._parallel(start, range(len(participants))) if e is not None]
+        self._check()
+        if errors:
+            raise IntentFailed(
+                f"{len(errors)} client(s) could not be started: {_join(map(str, errors))}",
+                [e.node for e in errors],
+                "client_start",
+            )
+
+    def _follow_to_the_end(self) -> None:
+        """Until the run has finished or failed: takes events, watches joining clients, the server, the deadline, the goal."""
+        joined_by = time.monotonic() + self._times.join(len(self._pipeline.participants)) + 5.0
+        watched = probed = time.monotonic()
+        unreachable: dict[str, int] = {}
+        while self._finished is None:
+            self._check()
+            took = self._take(0.25)
+            if self._failed is not None:
+                clients = [str(c) for c in self._failed.get("clients") or []]
+                who = f"; clients: {_join(clients)}" if clients else ""
+                raise IntentFailed(
+                    f"the run failed at {self._pipeline.server}: {self._failed.get('error') or 'no reason given'}{who}",
+                    clients,
+                    "run_failed",
+                )
+            if self._goal["met"]:
+                return
+            now = time.monotonic()
+            if self._complete and self._state() != "running":
+                self._move("running")
+            if not self._complete and now - watched >= self._times.watch(len(self._pipeline.participants)):
+                self._watch_joining(unreachable)
+                watched = time.monotonic()
+            if not self._complete and now > joined_by:
+                missing = [c for c in self._pipeline.participants if c not in self._joined]
+                raise IntentFailed(
+                    f"not joined within {self._times.join(len(self._pipeline.participants)):g} s: {_join(missing)}",
+                    missing,
+                    "join_timeout",
+                )
+            if took:
+                probed = now
+            elif now - probed >= 5.0:
+                self._probe_server()
+                probed = time.monotonic()
+
+    def _watch_joining(self, unreachable: dict[str, int]) -> None:
+        """Fails early, by name, where a client that has not joined has ended or cannot be reached three times in a row."""
+
+        def look(client: str) -> tuple[str, str | None, bool]:
+            try:
+                status = self._agents.status(self._at(client), "client", self.run_id, timeout_s=3.0)
+            except AgentError as error:
+                return client, str(error), error.status is None
+            if status.get("state") in PROCESS_ENDED:
+                code = status.get("exit_code")
+                return (
+                    client,
+                    f"{client}: ended before its cohort was complete ({status.get('error') or f'exit code {code}'})",
+                    False,
+                )
+            return client, None, False
+
+        dead = []
+        for client, fault, silent in self._parallel(
+            look, [c for c in self._pipeline.participants if c not in self._joined]
+        ):
+            unreachable[client] = unreachable.get(client, 0) + 1 if silent else 0
+            if fault is not None and (not silent or unreachable[client] >= 3):
+                dead.append((client, fault))
+        if dead:
+            self._take(0)
+            if not self._complete and self._finished is None:
+                raise IntentFailed(
+                    f"client(s) lost while joining: {_join(f for _, f in dead)}",
+                    [c for c, _ in dead],
+                    "client_lost",
+                )
+
+    def _probe_server(self) -> None:
+        """No event came for a while: is the server still there, or has it ended without a word?"""
+        assert self._follower is not None
+        server = self._at(self._pipeline.server)
+        try:
+            status = self._agents.status(server, "server", self.run_id, timeout_s=5.0)
+        except AgentError as error:
+            if error.status == 404:
+                raise IntentFailed(
+                    f"{server.name}: its agent no longer knows the run (it was restarted)",
+                    [server.name],
+                    "server_lost",
+                ) from error
+            silent_s = time.monotonic() - self._follower.last_contact
+            if silent_s > self._times.lost_s:
+                raise IntentFailed(
+                    f"server lost for {silent_s:.0f} s: {error}", [server.name], "server_lost"
+                ) from error
+            return
+        if status.get("state") not in PROCESS_ENDED:
+            return
+        self._follower.stop()
+        self._follower.join(5.0)
+        while self._take(0):
+            pass
+        last = Follower(server, self.run_id, self._follower.since)
+        try:
+            last.drain()
+        except OSError as error:
+            log.warning("intent %s: last events not read: %s", self.run_id, error)
+        self._follower = last
+        while self._take(0):
+            pass
+        if self._finished is None and self._failed is None:
+            if status["state"] == "succeeded":
+                self._finished = {}
+            else:
+                self._failed = {
+                    "error": status.get("error")
+                    or f"the FL server {status['state']}, exit code {status.get('exit_code')}"
+                }
+
+    def _end_well(self) -> None:
+        server = self._at(self._pipeline.server)
+        if self._goal["met"]:
+            self._quietly(lambda: self._agents.stop(server, "server", self.run_id))
+        self._collect()
+        wanted = self._pipeline.goal_accuracy
+        reached = (
+            f"accuracy {self._accuracy[0]:.4f} in round {self._accuracy[1]} ({self._judge_by})"
+            if self._accuracy
+            else "no accuracy reported"
+        )
+        if wanted is not None and not self._goal["met"]:
+            self._goal["met"] = False
+            raise IntentFailed(
+                f"goal not met: {reached}, wanted {wanted:g}, after all rounds", code="goal_unmet"
+            )
+        if self._pipeline.deadline_s is not None:
+            self._goal["met"] = True
+        self._end("succeeded", f"goal met: {reached}" if wanted is not None else "all rounds done")
+
+    # Events ---------------------------------------------------------------------------------------------------------
+
+    def _begin_to_follow(self) -> None:
+        server = self._at(self._pipeline.server)
+        self._relearn(begin=False)
+        self._follower = Follower(server, self.run_id, self._store.last_origin(self.run_id, server.name))
+        self._follower.start()
+
+    def _relearn(self, begin: bool = True) -> None:
+        """What the kept events say, after a restart; then follows on where they end."""
+        since = 0
+        while events := self._store.events(self.run_id, since):
+            since = events[-1]["seq"]
+            for event in events:
+                if "origin" in event:
+                    self._learn(event)
+        if begin:
+            self._begin_to_follow()
+
+    def _take(self, wait_s: float) -> bool:
+        """Takes what the follower has, keeps it, learns from it. True where something came."""
+        assert self._follower is not None
+        items: list[tuple[int, dict[str, Any]]] = []
+        try:
+            items.append(
+                self._follower.queue.get(timeout=wait_s) if wait_s else self._follower.queue.get_nowait()
+            )
+            while len(items) < 200:
+                items.append(self._follower.queue.get_nowait())
+        except queue.Empty:
+            pass
+        if not items:
+            return False
+        new = self._store.append(
+            self.run_id, [e for _, e in items], self._pipeline.server, [n for n, _ in items]
+        )
+        for (_, event), fresh in zip(items, new, strict=True):
+            if fresh:
+                self._learn(event)
+        return True
+
+    def _learn(self, event: dict[str, Any]) -> None:
+        kind = event.get("kind")
+        if kind == "client.joined":
+            self._joined.add(str(event.get("client")))
+        elif kind in ("cohort.complete", "run.started"):
+            self._complete = True
+        elif kind == "round.metrics":
+            self._judge(event)
+        elif kind == "run.finished":
+            self._finished = event
+        elif kind == "run.failed":
+            self._failed = event
+        elif (
+            kind == "process.ended"
+            and event.get("process") == "server"
+            and self._finished is None
+            and self._failed is None
+        ):
+            code = event.get("exit_code")
+            if code == 0:
+                self._finished = event
+            else:
+                self._failed = {"error": f"the FL server's process ended with exit code {code}"}
+
+    def _judge(self, event: dict[str, Any]) -> None:
+        """Keeps the last accuracy: the server's own where it measures one, else the distributed."""
+        source, metrics = event.get("source"), event.get("metrics") or {}
+        accuracy = metrics.get("accuracy")
+        if source not in ("server", "distributed") or not isinstance(accuracy, (int, float)):
+            return
+        if source == "server":
+            self._judge_by = "server"
+        if source == self._judge_by:
+            self._accuracy = (float(accuracy), int(event.get("round") or 0))
+            wanted = self._pipeline.goal_accuracy
+            if wanted is not None and accuracy >= wanted:
+                self._goal["met"] = True
+                self._goal["reached"] = {
+                    "accuracy": float(accuracy),
+                    "round": self._accuracy[1],
+                    "source": source,
+                }
+
+    # Ends -----------------------------------------------------------------------------------------------------------
+
+    def _collect(self) -> None:
+        """The interface counters of all nodes; clients that do not end by themselves are stopped (at once where a goal
+        cut the run short: nobody tells them)."""
+        patience_s = 0.0 if self._goal["met"] else self._times.collect_s
+
+        def last_words(client: str) -> dict[str, Any]:
+            return self._last_words(client, "client", patience_s)
+
+        self._check(deadline=False)
+        for words in self._parallel(last_words, self._pipeline.participants):
+            self._emit("client.finished", client=words.pop("node"), **words)
+        words = self._last_words(self._pipeline.server, "server", patience_s)
+        self._emit("server.finished", server=words.pop("node"), **words)
+        while self._follower is not None and self._take(0):
+            pass
+
+    def _last_words(self, name: str, kind: str, patience_s: float) -> dict[str, Any]:
+        words: dict[str, Any] = {"node": name, "interface_start": None, "interface_end": None}
+        try:
+            node = self._at(name)
+            end = time.monotonic() + patience_s
+            status = self._agents.status(node, kind, self.run_id, timeout_s=5.0)
+            while (
+                status.get("state") not in PROCESS_ENDED
+                and time.monotonic() < end
+                and not self._stopping.is_set()
+            ):
+                time.sleep(0.2)
+                status = self._agents.status(node, kind, self.run_id, timeout_s=5.0)
+            if status.get("state") not in PROCESS_ENDED:
+                status = self._agents.stop(node, kind, self.run_id) or status
+            keys = ("state", "exit_code", "started", "ended", "interface_start", "interface_end")
+            words.update({key: status.get(key) for key in keys})
+            if status.get("error"):
+                words["error"] = status["error"]
+        except (AgentError, IntentFailed) as error:
+            words["error"] = str(error)
+        return words
+
+    def _end(self, state: str, reason: str, nodes: Iterable[str] = (), code: str = "") -> None:
+        """Stops what still runs, frees the server, then writes the last state. Clients are free for others only from here on."""
+        notes: list[str] = []
+        try:
+            if state != "succeeded":
+                self._stop_clients(set(nodes))
+                if self._follower is not None:
+                    self._take(0)
+            if self._state() not in ("accepted", "resolving"):
+                note = self._quietly(lambda: self._central.release(self.run_id))
+                if note:
+                    notes.append(f"server not released, the central frees it when its run has ended: {note}")
+                    self._quietly(
+                        lambda: self._agents.stop(self._at(self._pipeline.server), "server", self.run_id)
+                    )
+        except Exception as error:  # the end is written whatever happens before it
+            log.exception("intent %s: clean-up", self.run_id)
+            notes.append(f"clean-up failed: {type(error).__name__}: {error}")
+        changes: dict[str, Any] = {"reason": reason, "goal": self._goal, "nodes_at_fault": list(nodes)}
+        if self._goal["accuracy"] is not None and self._goal["met"] is None:
+            self._goal["met"] = False
+        if notes:
+            changes["notes"] = [*self._record.get("notes", []), *notes]
+        if self._accuracy:
+            changes["accuracy"] = {
+                "value": self._accuracy[0],
+                "round": self._accuracy[1],
+                "source": self._judge_by,
+            }
+        extra: dict[str, Any] = {"nodes": list(nodes), "goal": self._goal}
+        if code:
+            extra["code"] = code
+        try:
+            self._move(state, reason, changes, **extra)
+        except Exception:  # the store is gone (disk full): nothing more can be done for this intent
+            log.exception("intent %s: the state %s could not be written", self.run_id, state)
+
+    def _stop_clients(self, at_fault: set[str]) -> None:
+        """Those at fault are tried last and once: they may be the ones that do not answer."""
+
+        def stop(name: str) -> None:
+            self._quietly(lambda: self._agents.stop(self._at(name), "client", self.run_id))
+
+        if self._state() in ("starting", "running"):
+            names = self._pipeline.participants
+            self._parallel(
+                stop, [*(n for n in names if n not in at_fault), *(n for n in names if n in at_fault)]
+            )
+
+    def _quietly(self, call: Callable[[], object]) -> str | None:
+        try:
+            call()
+            return None
+        except (AgentError, IntentFailed, Refused) as error:
+            log.info("intent %s: %s", self.run_id, error)
+            return str(error)
+
+    # Small things ------------------------------------------------------------------------------------------------------
+
+    def _at(self, name: str) -> Node:
+        try:
+            return self._inventory.get().nodes[name]
+        except (KeyError, SetupError) as error:
+            raise IntentFailed(f"node {name} is no longer in the testbed", [name], "node_gone") from error
+
+    def _state(self) -> str:
+        return str(self._record["state"])
+
+    def _over(self) -> bool:
+        try:
+            self._check()
+            return False
+        except (Stopping, Cancelled, IntentFailed):
+            return True
+
+    def _check(self, deadline: bool = True) -> None:
+        """Raises where the orchestrator stops, the user has cancelled, or the intent's deadline has passed."""
+        if self._stopping.is_set():
+            raise Stopping
+        state = self._store.state(self.run_id)
+        if state is not None and state[1]:
+            raise Cancelled
+        limit = self._pipeline.deadline_s
+        if deadline and limit is not None and time.time() - self._record["created"] > limit:
+            self._goal["met"] = False
+            raise IntentFailed(
+                f"goal not met: the deadline of {limit:g} s has passed while {self._state()}", code="deadline"
+            )
+
+    def _sleep(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._check()
+            time.sleep(0.1)
+
+    def _parallel(self, call: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        items = list(items)
+        with ThreadPoolExecutor(
+            max_workers=max(1, min(POOL, len(items))), thread_name_prefix=f"call-{self.run_id[-8:]}"
+        ) as pool:
+            return list(pool.map(call, items))
+
+    def _move(
+        self, state: str, reason: str = "", changes: dict[str, Any] | None = None, **extra: Any
+    ) -> None:
+        now = time.monotonic()
+        before = self._state()
+        spent = max(0.0, now - float(self._record.get("phase_began", now)))
+        phases = dict(self._record.get("phases", {}))
+        phases[before] = phases.get(before, 0.0) + spent
+        changes = {**(changes or {}), "phase_began": now, "phases": phases}
+        event = self._event(
+            f"intent.{state}", reason=reason, previous=before, phase_seconds=round(spent, 6), **extra
+        )
+        self._store.transition(self.run_id, state, changes, event)
+        self._record.update(changes, state=state)
+        self._metrics.phase_seconds.labels(before).observe(spent)
+        log.info("intent %s: %s%s", self.run_id, state, f" ({reason})" if reason else "")
+
+    def _emit(self, kind: str, **fields: Any) -> None:
+        self._store.append(self.run_id, [self._event(kind, **fields)])
+
+    def _event(self, kind: str, **fields: Any) -> dict[str, Any]:
+        return event(self._node, self.run_id, kind, intent=self._pipeline.intent_id, **fields)
+
+
+def event(node: str, run: str, kind: str, **fields: Any) -> dict[str, Any]:
+    """An event of this orchestrator; the store gives it its sequence number."""
+    return {
+        "time": time.time(),
+        "monotonic": time.monotonic(),
+        "node": node,
+        "run": run,
+        "kind": kind,
+        **fields,
+    }
+
+
+def _join(words: Iterable[str], limit: int = 20) -> str:
+    words = list(words)
+    return ", ".join(words[:limit]) + (f" and {len(words) - limit} more" if len(words) > limit else "")

@@ -1,0 +1,29 @@
+"""Fixtures of the FL node's tests."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "fl_node" / "apps" / "image_classification"))
+
+from harness import Cohort  # noqa: E402
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Iterator[Callable[..., Cohort]]:
+    """Makes cohorts, each in a folder of its own; all their processes end with the test."""
+    made: list[Cohort] = []
+
+    def make(clients: int, **options: Any) -> Cohort:
+        made.append(Cohort(tmp_path / f"cohort-{len(made)}", clients, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.__exit__()

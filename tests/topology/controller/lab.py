@@ -1,0 +1,259 @@
+"""A small real network for live tests: namespaces, veth pairs, an Open vSwitch of its own, and the controller as its own process.
+
+Everything carries one random prefix; `Lab.close` ends the processes that it started and deletes the namespaces that it made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from topology.inventory import CoreFacts, build_inventory, write_inventory
+from topology.model import parse_testbed
+from topology.plan import Plan
+from topology.planning import make_plan
+
+ROOT = Path(__file__).resolve().parents[3]
+SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
+
+
+def command(*arguments: str, check: bool = True, timeout: float = 30, text: str | None = None) -> str:
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=timeout, input=text)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(arguments)}: status {done.returncode}: {done.stderr}{done.stdout}")
+    return done.stdout
+
+
+def until(what: str, ready: Callable[[], Any], timeout: float = 10.0) -> Any:
+    """Poll until `ready` gives something true; fail with `what` and the last answer."""
+    deadline = time.monotonic() + timeout
+    last: Any = None
+    while time.monotonic() < deadline:
+        try:
+            last = ready()
+            if last:
+                return last
+        except AssertionError as error:
+            last = error
+        time.sleep(0.03)
+    raise AssertionError(f"{what}: not within {timeout} s; last: {last!r}")
+
+
+def plan_of(name: str, switches: list[dict[str, Any]], nodes: list[str], links: list[tuple[str, str]]) -> Plan:
+    return make_plan(parse_testbed({
+        "name": name, "runtime": "namespace", "switches": switches, "nodes": [{"name": node} for node in nodes],
+        "links": [{"a": a, "b": b} for a, b in links],
+    }))  # fmt: skip
+
+
+def ring(name: str, size: int = 4) -> Plan:
+    """`size` switches in a ring, one host at each."""
+    switches = [{"name": f"s{i}"} for i in range(1, size + 1)]
+    hosts = [f"h{i}" for i in range(1, size + 1)]
+    links = [(f"h{i}", f"s{i}") for i in range(1, size + 1)]
+    links += [(f"s{i}", f"s{i % size + 1}") for i in range(1, size + 1)]
+    return plan_of(name, switches, hosts, links)
+
+
+class Lab:
+    """One testbed made by hand from a plan."""
+
+    def __init__(self, plan: Plan, *, hosts: bool = True) -> None:
+        self.plan = plan
+        self.prefix = f"t-controller-{secrets.token_hex(3)}"
+        self.core = f"{self.prefix}-core"
+        self.folder = Path(tempfile.mkdtemp(prefix="tctl-", dir="/tmp"))
+        self.inventory = self.folder / "inventory.json"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.namespaces: list[str] = []
+        try:
+            self._raise(hosts)
+        except BaseException:
+            self.close()
+            raise
+
+    def _raise(self, hosts: bool) -> None:
+        for program in ("ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-ofctl", "ping"):
+            assert shutil.which(program), f"{program} is missing: apt-get install openvswitch-switch iputils-ping"
+        self._namespace(self.core)
+        if hosts:
+            for node in self.plan.nodes:
+                self._namespace(self.namespace(node.name))
+        lines, node_lines = [], {}
+        for link in self.plan.links:
+            core_ends = [(link.a_interface, link.a_port), (link.b_interface, link.b_port)]
+            names = [interface if port else f"x{link.name}"[:15] for interface, port in core_ends]
+            node = link.a if link.a_port is None else link.b if link.b_port is None else None
+            if node and hosts:
+                core_side = names[1] if link.a_port is None else names[0]
+                planned = self.plan.node(node)
+                lines.append(f"link add {core_side} type veth peer name eth0 address {planned.mac} netns {self.namespace(node)}")
+                lines.append(f"link set {core_side} up")
+                node_lines[node] = [f"addr add {planned.address}/{planned.prefix_length} dev eth0", "link set eth0 up", "link set lo up"]
+            elif node:
+                core_side = names[1] if link.a_port is None else names[0]
+                lines += [f"link add {core_side} type dummy"] if False else []
+                lines.append(f"link add {core_side} type veth peer name x{core_side[:13]}")
+                lines += [f"link set {core_side} up", f"link set x{core_side[:13]} up"]
+            else:
+                lines.append(f"link add {names[0]} type veth peer name {names[1]}")
+                lines += [f"link set {name} up" for name in names]
+        command("ip", "-n", self.core, "-batch", "-", text="link set lo up\n" + "\n".join(lines) + "\n")
+        for node, batch in node_lines.items():
+            command("ip", "-n", self.namespace(node), "-batch", "-", text="\n".join(batch) + "\n")
+        self.write_inventory()
+        self._start_ovs()
+
+    def namespace(self, node: str) -> str:
+        return f"{self.prefix}-{node}"
+
+    def _namespace(self, name: str) -> None:
+        command("ip", "netns", "add", name)
+        self.namespaces.append(name)
+        # Silence of its own accord: no router solicitations or neighbour discovery between the packets that tests count.
+        command("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1",
+                "net.ipv6.conf.default.disable_ipv6=1")  # fmt: skip
+
+    def write_inventory(self, plan: Plan | None = None) -> None:
+        facts = CoreFacts("netdev", str(self.folder))
+        write_inventory(self.inventory, build_inventory(plan or self.plan, facts, {}, up=True))
+
+    # Open vSwitch.
+
+    def spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "OVS_RUNDIR": str(self.folder), "OVS_LOGDIR": str(self.folder), "PYTHONUNBUFFERED": "1"}
+        with (self.folder / f"{name}.out").open("ab") as log:
+            process = subprocess.Popen(["ip", "netns", "exec", self.core, *arguments], cwd=ROOT, env=environment,
+                                       stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # fmt: skip
+        self.processes[name] = process
+        return process
+
+    @property
+    def database(self) -> str:
+        return f"unix:{self.folder}/db.sock"
+
+    def vsctl(self, *arguments: str) -> str:
+        return command("ovs-vsctl", f"--db={self.database}", "--timeout=20", *arguments)
+
+    def ofctl(self, *arguments: str) -> str:
+        verb, bridge, *rest = arguments
+        return command("ovs-ofctl", "-O", "OpenFlow13", verb, f"unix:{self.folder}/{bridge}.mgmt", *rest)
+
+    def _start_ovs(self) -> None:
+        command("ovsdb-tool", "create", str(self.folder / "conf.db"), SCHEMA)
+        self.spawn("ovsdb", "ovsdb-server", str(self.folder / "conf.db"), f"--remote=p{self.database}", "--no-chdir",
+                   f"--unixctl={self.folder}/ovsdb.ctl")  # fmt: skip
+        until("ovsdb-server answers", lambda: (self.folder / "db.sock").exists())
+        self.vsctl("--no-wait", "init")
+        self.start_vswitchd()
+        words: list[str] = []
+        for switch in self.plan.switches:
+            words += ["--", "add-br", switch.bridge, "--", "set", "bridge", switch.bridge, "datapath_type=netdev",
+                      "fail_mode=secure", "protocols=OpenFlow13", f"other_config:datapath-id={switch.datapath_id:016x}"]  # fmt: skip
+            for port in switch.ports:
+                words += ["--", "add-port", switch.bridge, port.interface,
+                          "--", "set", "interface", port.interface, f"ofport_request={port.number}"]  # fmt: skip
+            words += ["--", "set-controller", switch.bridge, "tcp:127.0.0.1:6653",
+                      "--", "set", "controller", switch.bridge, "max_backoff=1000", "connection_mode=out-of-band"]  # fmt: skip
+        self.vsctl(*words[1:])
+
+    def start_vswitchd(self) -> None:
+        self.spawn("vswitchd", "ovs-vswitchd", self.database, "--no-chdir", f"--unixctl={self.folder}/vswitchd.ctl")
+
+    def end(self, name: str, *, kill: bool = False) -> int:
+        process = self.processes.pop(name)
+        process.kill() if kill else process.terminate()
+        return process.wait(15)
+
+    # The controller.
+
+    def start_controller(self, *, wait: bool = True) -> subprocess.Popen[bytes]:
+        process = self.spawn("controller", sys.executable, "-m", "topology.controller", "--inventory", str(self.inventory))
+        if wait:
+            self.wait_installed()
+        return process
+
+    def curl(self, path: str, *options: str) -> tuple[int, Any]:
+        """HTTP status and JSON (or text) of a REST call, made inside the core namespace."""
+        output = command("ip", "netns", "exec", self.core, "curl", "-s", "-m", "8", "-w", "\n%{http_code}", *options,
+                         f"http://127.0.0.1:8080{path}", check=False)  # fmt: skip
+        body, _, status = output.rpartition("\n")
+        try:
+            return int(status or 0), json.loads(body)
+        except ValueError:
+            return int(status or 0), body
+
+    def topology(self) -> dict[str, Any]:
+        status, answer = self.curl("/v1/topology")
+        assert status == 200, (status, answer, self.log())
+        return answer
+
+    def wait_installed(self, timeout: float = 15.0) -> dict[str, Any]:
+        def ready() -> dict[str, Any] | None:
+            answer = self.topology()
+            good = all(s["connected"] and s["flows_installed"] for s in answer["switches"])
+            return answer if good and answer["switches"] else None
+
+        try:
+            return until("all switches connected and installed", ready, timeout)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log()}") from None
+
+    def log(self, name: str = "controller") -> str:
+        path = self.folder / f"{name}.out"
+        return path.read_text() if path.exists() else ""
+
+    # Hosts.
+
+    def execute(self, node: str, *arguments: str, check: bool = True, timeout: float = 30) -> str:
+        return command("ip", "netns", "exec", self.namespace(node), *arguments, check=check, timeout=timeout)
+
+    def ping(self, source: str, target: str, *, count: int = 1, wait: float = 1) -> bool:
+        address = self.plan.node(target).address
+        done = subprocess.run(["ip", "netns", "exec", self.namespace(source), "ping", "-q", "-c", str(count), "-i", "0.05",
+                               "-W", str(wait), address], capture_output=True, timeout=60)  # fmt: skip
+        return done.returncode == 0
+
+    def ping_matrix(self) -> list[tuple[str, str]]:
+        """Ordered pairs that do not reach each other; all pings at once."""
+        running = {}
+        for a in self.plan.nodes:
+            for b in self.plan.nodes:
+                if a.name != b.name:
+                    running[a.name, b.name] = subprocess.Popen(
+                        ["ip", "netns", "exec", self.namespace(a.name), "ping", "-q", "-c", "3", "-i", "0.2", "-W", "2", b.address],
+                        stdout=subprocess.DEVNULL,
+                    )  # fmt: skip
+        return [pair for pair, process in running.items() if process.wait(30) != 0]
+
+    def close(self) -> None:
+        for name in ("controller", "vswitchd", "ovsdb"):
+            process = self.processes.pop(name, None)
+            if process is not None and process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait(5)
+        for process in self.processes.values():
+            process.kill()
+            process.wait(5)
+        for name in self.namespaces:
+            command("ip", "netns", "del", name, check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

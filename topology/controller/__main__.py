@@ -1,0 +1,120 @@
+"""`python -m topology.controller --inventory PATH`: the controller of one testbed, until SIGTERM.
+
+Binds its OpenFlow port first, so that switches can connect while the rest is loaded. Logs plain lines to stdout. Exit status: 0 after a
+signal, 1 where the inventory or a port cannot be had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from topology.errors import TopologyError
+
+LOG = logging.getLogger("controller")
+
+INVENTORY_WAIT_S = 30.0
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """`127.0.0.1:6653` or `[::1]:6653` as (host, port). Raises argparse.ArgumentTypeError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address; write HOST:PORT, such as 127.0.0.1:6653")
+    return host.strip("[]"), int(port)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m topology.controller", description="OpenFlow 1.3 controller of one testbed.")
+    parser.add_argument("--inventory", type=Path, required=True, help="the testbed's inventory.json")
+    parser.add_argument("--openflow", type=parse_address, default=("127.0.0.1", 6653), metavar="HOST:PORT",
+                        help="where switches connect (default 127.0.0.1:6653)")  # fmt: skip
+    parser.add_argument("--rest", type=parse_address, default=("127.0.0.1", 8080), metavar="HOST:PORT",
+                        help="where REST is served (default 127.0.0.1:8080)")  # fmt: skip
+    return parser.parse_args()
+
+
+def listen(address: tuple[str, int]) -> socket.socket:
+    """A listening socket; switches may connect from now on and wait in the kernel's queue. Raises OSError."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(1024)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def run(inventory: Path, openflow: tuple[str, int], rest: tuple[str, int]) -> int:
+    """Run the controller until SIGTERM or SIGINT; gives the exit status.
+
+    Raises:
+        TopologyError: where the inventory cannot be used.
+        OSError: where an address cannot be bound.
+    """
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    # Heavy imports stand here, after the switches can already connect to the listening socket.
+    from topology.controller.watch import load_graph
+
+    graph = load_graph(inventory, wait_s=INVENTORY_WAIT_S)
+    sock = listen(openflow)
+    from topology.controller import app
+    from topology.controller.connection import Listener
+    from topology.controller.fleet import Fleet
+    from topology.controller.metrics import Metrics
+    from topology.controller.watch import InventoryWatch
+
+    fleet = Fleet(graph, Metrics())
+    # os-ken cannot end its threads; threads started by a daemon thread are daemons, and end with the process.
+    starter = threading.Thread(target=app.start, args=(fleet,), name="os-ken", daemon=True)
+    starter.start()
+    starter.join()
+    listener = Listener(sock)
+    listener.start()
+    LOG.info("testbed %s: %d switches, %d nodes; OpenFlow on %s:%d",
+             graph.testbed, len(graph.switches), len(graph.hosts), *openflow)  # fmt: skip
+    watch = InventoryWatch(inventory, fleet.graph_read, fleet.trouble)
+    watch.start()
+    from topology.controller.rest import create_app, create_rest_server
+
+    server = create_rest_server(create_app(fleet, watch, inventory), rest)
+    threading.Thread(target=server.run, name="rest", daemon=True).start()
+    LOG.info("REST on http://%s:%d", *rest)
+    ended.wait()
+    LOG.info("ending; flows stay in the switches")
+    watch.stop()
+    fleet.close()
+    listener.close()
+    server.close()
+    return 0
+
+
+def main() -> int:
+    """The command."""
+    arguments = _arguments()
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("os_ken").setLevel(logging.WARNING)
+    for name in ("OpenFlowHandler", "ofp_event", "ForwardingApp", "waitress"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        return run(arguments.inventory, arguments.openflow, arguments.rest)
+    except TopologyError as error:
+        LOG.error("%s", error)
+    except OSError as error:
+        LOG.error("cannot listen on %s:%d or %s:%d: %s; is another controller running here?",
+                  *arguments.openflow, *arguments.rest, error.strerror or error)  # fmt: skip
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

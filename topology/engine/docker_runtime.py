@@ -1,0 +1,435 @@
+"""Nodes as Docker containers, one a node, without any network of Docker's.
+
+Owns what this project asks of the Docker daemon: making, starting, finding and removing containers. Takes
+planned nodes, gives back pids and cgroup folders. A container keeps its image's entry point; limits are set
+through Docker; interfaces, addresses and links are given from outside by the engine. Containers are found
+again by the label `cohortnet.testbed`, never by a list kept somewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import LogConfig
+
+from topology import cgroup_mounts
+from topology.docker_images import (
+    ImageFacts,
+    explanation,
+    image_facts,
+    image_needs,
+    lint_image,
+    missing_image,
+)
+from topology.engine.runtime import Progress
+from topology.errors import Problem, TopologyError
+from topology.finding import some
+from topology.inventory import NodeFacts
+from topology.plan import Plan, PlannedNode
+
+TESTBED_LABEL = "cohortnet.testbed"
+NODE_LABEL = "cohortnet.node"
+CHECK_LABEL = "cohortnet.check"
+
+WORKERS = 6
+"""Containers made at a time: from four on the daemon is the limit (measured with 4, 8 and 16)."""
+QUICK_TIMEOUT_S = 5.0
+CALL_TIMEOUT_S = 120.0
+"""One call that makes, starts or removes a container; a loaded machine takes seconds for one."""
+PIDS_LIMIT = 4096
+LEAST_MEMORY_BYTES = 6 * 2**20
+LEAST_CPU = 0.01
+IDLE_COMMAND = ["sleep", "infinity"]
+"""For a node without program on an image without command: it stands idle, as in the namespace runtime."""
+LOGS = LogConfig(type=LogConfig.types.JSON, config={"max-size": "16m", "max-file": "2"})
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class DockerRuntime:
+    """The runtime `docker`. `base_url` is the daemon's socket: by default DOCKER_HOST, else Docker's own."""
+
+    name = "docker"
+
+    def __init__(self, base_url: str | None = None, workers: int = WORKERS) -> None:
+        self._base_url = base_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        self._workers = workers
+
+    def starts_programs(self) -> bool:
+        """A node's program is its container's command."""
+        return True
+
+    def check(self, plan: Plan) -> list[Problem]:
+        """What stands against this plan: the daemon, images, what they lack, limits, names that are taken."""
+        problems = _check_limits(plan)
+        try:
+            with self._client(QUICK_TIMEOUT_S) as client:
+                client.ping()
+                taken = _taken_names(client, plan)
+            with self._client(CALL_TIMEOUT_S) as client:
+                return problems + _check_images(client, plan) + taken
+        except TopologyError as error:
+            return [*problems, Problem("runtime", "no-docker", str(error), self._start_hint())]
+        except (DockerException, requests.RequestException) as error:
+            return [
+                *problems,
+                Problem(
+                    "runtime",
+                    "docker-failed",
+                    f"Docker: {explanation(error)}",
+                    "`docker info` says more; `--runtime namespace` needs no Docker",
+                ),
+            ]
+
+    def create(self, plan: Plan, nodes: Sequence[PlannedNode], progress: Progress) -> dict[str, NodeFacts]:
+        """Make and start one container a node, and find their pids and cgroups.
+
+        Raises:
+            TopologyError: naming node, image and Docker's message. What was made until then stays, with its
+                label, for `remove`.
+        """
+        plan.shared.mkdir(parents=True, exist_ok=True)
+        hosts = {node.name: node.address for node in plan.nodes}
+        hierarchies = cgroup_mounts.mounts()
+        with self._client(CALL_TIMEOUT_S) as client:
+            images = {image: self._image(client, image) for image in dict.fromkeys(n.image for n in nodes)}
+
+            def make(node: PlannedNode) -> tuple[str, NodeFacts]:
+                options = container_options(plan, node, images[node.image], hosts)
+                try:
+                    _node_folder(node, images[node.image])
+                    return node.name, _make(client, node, options, hierarchies)
+                except (DockerException, requests.RequestException, OSError) as error:
+                    raise _failure(plan, node, error) from error
+
+            return dict(self._in_parallel("containers", nodes, make, progress))
+
+    def remove(self, testbed: str, state: Path, progress: Progress) -> list[str]:
+        """Remove every container with the testbed's label, in whatever state, and wait until all are gone.
+
+        Raises:
+            TopologyError: where containers stay, or where the daemon does not answer though the testbed was
+                raised with Docker.
+        """
+        try:
+            with self._client(QUICK_TIMEOUT_S) as client:
+                client.ping()
+        except (TopologyError, DockerException, requests.RequestException) as error:
+            if not _raised_with_docker(state):
+                return []
+            raise TopologyError(
+                f"testbed {testbed!r} was raised with Docker, and {explanation(error)}: its containers may "
+                f"still be there; {self._start_hint(other_runtime=False)}, then `cohortnet down {testbed}`"
+            ) from error
+        removed: dict[str, str] = {}
+        with self._client(CALL_TIMEOUT_S) as client:
+            try:
+                left = self._remove_all(client, testbed, removed, progress)
+            except (DockerException, requests.RequestException) as error:
+                raise TopologyError(
+                    f"testbed {testbed!r}: Docker removed {len(removed)} containers, then failed: "
+                    f"{explanation(error)}; repeat `cohortnet down {testbed}`"
+                ) from error
+        if left:
+            raise TopologyError(
+                f"testbed {testbed!r}: Docker does not let go of {some(left)}; restart the daemon, then "
+                f"`cohortnet down {testbed}`"
+            )
+        return sorted(removed.values())
+
+    def _remove_all(
+        self, client: docker.APIClient, testbed: str, removed: dict[str, str], progress: Progress
+    ) -> list[str]:
+        # Twice nothing, not once: a creation that was under way when its caller was killed appears later.
+        deadline = time.monotonic() + 30.0
+        reasons: dict[str, str] = {}
+        empty = False
+        while True:
+            found = _containers(client, testbed)
+            if not found and empty:
+                return []
+            empty = not found
+            if time.monotonic() > deadline:
+                return sorted(f"{name}{reasons.get(key, '')}" for key, name in found.items())
+            if empty:
+                time.sleep(0.15)
+                continue
+            fresh = [key for key in found if key not in removed]
+            removed.update(found)
+
+            def drop(key: str) -> None:
+                try:
+                    client.remove_container(key, force=True, v=True)
+                except NotFound:
+                    return
+                except APIError as error:
+                    # 409: somebody (or our own last call) is removing it already. 5xx:
+                    # tried again until the deadline.
+                    reasons[key] = f" ({explanation(error)})"
+
+            self._in_parallel("containers removed", list(found), drop, progress)
+            if fresh:
+                # Many containers take long honestly; the deadline is for those that do not go.
+                deadline = time.monotonic() + 30.0
+            else:
+                time.sleep(0.2)
+
+    @contextmanager
+    def _client(self, timeout_s: float) -> Iterator[docker.APIClient]:
+        if not self._base_url.startswith("unix://"):
+            raise TopologyError(
+                f"the Docker daemon at {self._base_url} (DOCKER_HOST) is not reached by a socket of this "
+                "machine, so its containers cannot be wired here"
+            )
+        path = self._base_url.removeprefix("unix://")
+        try:
+            client = docker.APIClient(base_url=self._base_url, timeout=timeout_s, max_pool_size=self._workers)
+        except (DockerException, requests.RequestException) as error:
+            if not os.path.exists(path):
+                reason = f"there is no socket {path}"
+            elif not os.access(path, os.R_OK | os.W_OK):
+                reason = f"{path} may not be used by this user"
+            else:
+                reason = f"nobody answers on {path}"
+            raise TopologyError(f"the Docker daemon does not answer ({reason})") from error
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def _start_hint(self, *, other_runtime: bool = True) -> str:
+        if not self._base_url.startswith("unix://"):
+            return "unset DOCKER_HOST" + (", or choose `--runtime namespace`" if other_runtime else "")
+        hint = "start it: `sudo systemctl start docker` (without systemd: `sudo dockerd &`)"
+        return hint + (", or choose `--runtime namespace`" if other_runtime else "")
+
+    @staticmethod
+    def _image(client: docker.APIClient, image: str) -> ImageFacts:
+        try:
+            return image_facts(client, image)
+        except ImageNotFound:
+            raise TopologyError(str(missing_image(image))) from None
+        except (DockerException, requests.RequestException) as error:
+            raise TopologyError(f"image {image!r}: {explanation(error)}") from error
+
+    def _in_parallel(
+        self, step: str, items: Sequence[Item], work: Callable[[Item], Result], progress: Progress
+    ) -> list[Result]:
+        """All results, in any order. A failure stops what has not begun; it is raised once the rest ended."""
+        results = []
+        with ThreadPoolExecutor(max_workers=self._workers, thread_name_prefix="docker") as pool:
+            futures = [pool.submit(work, item) for item in items]
+            try:
+                for done, future in enumerate(as_completed(futures), start=1):
+                    results.append(future.result())
+                    progress(step, done, len(items))
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        return results
+
+
+def container_options(
+    plan: Plan, node: PlannedNode, image: ImageFacts, hosts: Mapping[str, str]
+) -> dict[str, Any]:
+    """What is asked of Docker for one node: arguments of `create_container`, under "host" of its host config.
+
+    Pure.
+    """
+    limits: dict[str, Any] = {"pids_limit": PIDS_LIMIT}
+    if node.cpu is not None:
+        limits["nano_cpus"] = round(node.cpu * 1e9)
+    if node.memory_bytes is not None:
+        # Swap would turn a limit into a slow node.
+        limits |= {"mem_limit": node.memory_bytes, "memswap_limit": node.memory_bytes}
+    if node.cpuset is not None:
+        limits["cpuset_cpus"] = node.cpuset
+    command: list[str] | None = None if node.program is None else list(node.program)
+    if command is None and not image.has_command:
+        command = IDLE_COMMAND
+    return {
+        "image": image.name,
+        "command": command,
+        "name": node.container,
+        "hostname": node.name,
+        # An image's own shell or interpreter as its command ends at once when its input is closed.
+        "stdin_open": node.program is None,
+        "environment": dict(node.environment),
+        "labels": {TESTBED_LABEL: plan.testbed, NODE_LABEL: node.name},
+        "host": {
+            "network_mode": "none",
+            "init": True,
+            "binds": [f"{plan.shared}:{plan.shared}:ro", f"{node.state}:{node.state}:rw"],
+            "extra_hosts": dict(hosts),
+            "log_config": LOGS,
+            "restart_policy": {"Name": "no"},
+            **limits,
+        },
+    }
+
+
+def _node_folder(node: PlannedNode, image: ImageFacts) -> None:
+    # Made before it is bound: Docker binds nothing that is not there.
+    folder = Path(node.state)
+    folder.mkdir(parents=True, exist_ok=True)
+    if image.user.split(":")[0] not in ("", "0", "root"):
+        # Only root comes this far on the host; in the container it is the image's own user who has
+        # to write here.
+        folder.chmod(0o777)
+
+
+def _make(
+    client: docker.APIClient,
+    node: PlannedNode,
+    options: Mapping[str, Any],
+    hierarchies: Sequence[cgroup_mounts.CgroupMount],
+) -> NodeFacts:
+    arguments = {key: value for key, value in options.items() if key != "host"}
+    identity = str(
+        client.create_container(
+            **arguments, detach=True, host_config=client.create_host_config(**options["host"])
+        )["Id"]
+    )
+    client.start(identity)
+    state = client.inspect_container(identity)["State"]
+    pid = int(state["Pid"])
+    if not state["Running"] or not pid:
+        said = client.logs(identity, stdout=True, stderr=True, tail=5).decode(errors="replace").strip()
+        raise DockerException(
+            f"its command ended at once with status {state['ExitCode']}: {said[-400:] or 'no output'}"
+        )
+    try:
+        folders = cgroup_mounts.folders_of(pid, hierarchies)
+    except OSError as error:
+        raise DockerException(
+            f"its process {pid} is not among this machine's processes ({error.strerror})"
+        ) from error
+    return NodeFacts(pid=pid, cgroups=tuple(str(folder) for folder in folders), container_id=identity)
+
+
+def _failure(plan: Plan, node: PlannedNode, error: Exception) -> TopologyError:
+    where = f"node {node.name!r} (container {node.container!r}, image {node.image!r})"
+    if isinstance(error, APIError) and error.status_code == 409:
+        return TopologyError(
+            f"{where}: the name is taken: {explanation(error)}\n    -> `docker rm -f {node.container}` "
+            "where it is not "
+            f"needed, `cohortnet down {plan.testbed}` where it is a leftover, or another `container_prefix:`"
+        )
+    return TopologyError(f"{where}: {explanation(error)}")
+
+
+def _containers(client: docker.APIClient, testbed: str) -> dict[str, str]:
+    found = client.containers(all=True, filters={"label": [f"{TESTBED_LABEL}={testbed}"]})
+    return {str(item["Id"]): (item["Names"] or [item["Id"][:12]])[0].lstrip("/") for item in found}
+
+
+def _taken_names(client: docker.APIClient, plan: Plan) -> list[Problem]:
+    wanted = {node.container for node in plan.nodes}
+    problems = []
+    leftovers = []
+    for item in client.containers(all=True):
+        labels = item["Labels"] or {}
+        names = {name.lstrip("/") for name in item["Names"] or ()} & wanted
+        owner = labels.get(TESTBED_LABEL)
+        if owner == plan.testbed and CHECK_LABEL not in labels:
+            leftovers.append((item["Names"] or [item["Id"][:12]])[0].lstrip("/"))
+            continue
+        for name in sorted(names):
+            if owner:
+                problems.append(
+                    Problem(
+                        "container_prefix",
+                        "name-taken",
+                        f"the container name {name!r} belongs to testbed {owner!r}",
+                        f"`cohortnet down {owner}`, or another `container_prefix:`",
+                    )
+                )
+            else:
+                problems.append(
+                    Problem(
+                        "container_prefix",
+                        "name-taken",
+                        f"a container that is not Cohortnet's has the name {name!r} (image "
+                        f"{item['Image']}, {item['Status'].lower()})",
+                        f"`docker rm -f {name}` where it is not needed, else another `container_prefix:`",
+                    )
+                )
+    if leftovers:
+        problems.append(
+            Problem(
+                "name",
+                "already-there",
+                f"testbed {plan.testbed!r} still has {len(leftovers)} containers here ({some(leftovers)})",
+                f"`cohortnet down {plan.testbed}` removes them",
+            )
+        )
+    return problems
+
+
+def _check_images(client: docker.APIClient, plan: Plan) -> list[Problem]:
+    problems: list[Problem] = []
+    for image in dict.fromkeys(node.image for node in plan.nodes):
+        try:
+            facts = image_facts(client, image)
+        except ImageNotFound:
+            problems.append(missing_image(image))
+            continue
+        programs = [n.program for n in plan.nodes if n.image == image and n.program]
+        if programs:
+            needs = image_needs(programs, has_entrypoint=facts.has_entrypoint)
+            problems += lint_image(
+                client, facts, needs, {TESTBED_LABEL: plan.testbed, CHECK_LABEL: plan.testbed}
+            )
+    return problems
+
+
+def _check_limits(plan: Plan) -> list[Problem]:
+    problems = []
+    small = [n for n in plan.nodes if n.memory_bytes is not None and n.memory_bytes < LEAST_MEMORY_BYTES]
+    slow = [n for n in plan.nodes if n.cpu is not None and n.cpu < LEAST_CPU]
+    if small:
+        problems.append(
+            Problem(
+                "memory",
+                "too-small",
+                f"{some([n.name for n in small])}: {small[0].memory_bytes} bytes; Docker allows no less "
+                "than 6 MiB",
+                "raise `memory:`, or choose `--runtime namespace`",
+            )
+        )
+    if slow:
+        problems.append(
+            Problem(
+                "cpu",
+                "too-small",
+                f"{some([n.name for n in slow])}: {slow[0].cpu} cores; Docker allows no less than "
+                f"{LEAST_CPU}",
+                "raise `cpu:`, or choose `--runtime namespace`",
+            )
+        )
+    return problems
+
+
+def _raised_with_docker(state: Path) -> bool:
+    # Whatever was written down before the daemon went away; a state that cannot be read tells nothing.
+    for path in (state / "plan.json", state / "state.json", state / "shared" / "inventory.json"):
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        plan = data.get("plan") if isinstance(data, dict) else None
+        for level in (data, plan):
+            if isinstance(level, dict) and "runtime" in level:
+                return bool(level["runtime"] == "docker")
+    return False
