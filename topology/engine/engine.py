@@ -20,6 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from topology import plan_check
+from topology.capabilities import Capabilities, capabilities
 from topology.engine import (
     cgroups,
     daemons,
@@ -31,7 +33,6 @@ from topology.engine import (
     removal,
     shaping,
     state,
-    support,
 )
 from topology.engine.removal import Removal
 from topology.engine.runtime import Progress, Runtime
@@ -79,15 +80,14 @@ def quiet(step: str, done: int, total: int) -> None:
     """A progress that says nothing."""
 
 
-def check_plan(plan: Plan) -> tuple[list[str], list[Problem]]:
-    """Whether this machine can raise the plan: properties that it will go without by the user's word, and everything
-    against it.
-    """
-    allowed, problems = support.unsupported(plan)
-    problems += removal.pick_runtime(plan.runtime).check(plan)
-    problems += management.check(plan)
-    problems += [Problem("", "no-openvswitch", text) for text in openvswitch.check()]
-    return allowed, problems
+def check_plan(plan: Plan, found: Capabilities) -> list[Problem]:
+    """Everything that stands against raising this plan here; published ports apart, they are taken later."""
+    problems = plan_check.check_plan(plan, found)
+    if not problems:  # these ask running programs, which may not be there
+        problems += removal.pick_runtime(plan.runtime).check(plan)
+        problems += management.check(plan)
+        problems += [Problem("", "no-openvswitch", text) for text in openvswitch.check()]
+    return problems
 
 
 def raise_testbed(
@@ -104,14 +104,15 @@ def raise_testbed(
     """
     with state.lock(plan.testbed):
         _refuse_existing(plan)
-        allowed, problems = check_plan(plan)
+        found = capabilities()
+        problems = check_plan(plan, found)
         if problems:
             raise TestbedProblems(problems)
         listeners = publish.listen(plan)
         try:
             with _sigterm_as_interrupt():
                 try:
-                    return _Raising(plan, progress, tuple(allowed), listeners).run(before_nodes_start)
+                    return _Raising(plan, progress, found, listeners).run(before_nodes_start)
                 except BaseException as error:
                     with _uninterrupted():
                         result = removal.remove(plan.testbed, quiet)
@@ -134,19 +135,17 @@ def _refuse_existing(plan: Plan) -> None:
 class _Raising:
     """One raising: the steps in their order, and what they hand to one another."""
 
-    def __init__(
-        self, plan: Plan, progress: Progress, unsupported: tuple[str, ...], listeners: list[publish.Listener]
-    ) -> None:
+    def __init__(self, plan: Plan, progress: Progress, found: Capabilities, listeners: list[publish.Listener]) -> None:
         self.plan = plan
         self.progress = progress
-        self.unsupported = unsupported
+        self.found = found
+        self.unsupported = plan_check.unsupported(plan, found)
         self.listeners = listeners
         self.timings = Timings()
         self.runtime: Runtime = removal.pick_runtime(plan.runtime)
         self.core = namespaces.named(plan.core_namespace)
-        self.kernel_datapath = openvswitch.has_kernel_datapath()
-        self.datapath = "system" if self.kernel_datapath else "netdev"
-        self.tso = not self.kernel_datapath and openvswitch.supports_tso()
+        self.datapath = "system" if found.kernel_datapath else "netdev"
+        self.tso = self.datapath == "netdev" and openvswitch.supports_tso(found.ovs_version)
         self.notes: list[str] = []
         self.controller: subprocess.Popen[bytes] | None = None
 
@@ -172,10 +171,10 @@ class _Raising:
             core.result()
         pids = {name: fact.pid for name, fact in facts.items()}
         with timings.step("links"):
-            links.make_all(plan, pids)
+            links.make_all(plan, pids, isolate=self.found.bridge_isolation is not False)
         self.progress("links", len(plan.links), len(plan.links))
         with timings.step("management"):
-            management.raise_plane(plan)
+            management.raise_plane(plan, filtered=self.found.nft_bridge is not False)
         with timings.step("shaping"):
             shaping.apply_all(plan, self.core, pids, self.unsupported)
         with timings.step("switches"):
@@ -202,7 +201,7 @@ class _Raising:
             openvswitch.start(self.plan, tso=self.tso)
 
     def _tune(self, pids: Mapping[str, int]) -> None:
-        if self.kernel_datapath:
+        if self.datapath == "system":
             self.notes.append("datapath in the kernel")
             return
         sockets = openvswitch.enlarge_buffers(self.plan)

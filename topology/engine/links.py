@@ -29,7 +29,7 @@ _SWITCH_BASE, _MANAGEMENT_BASE, _BRIDGE_INDEX, _UPLINK_INDEX = 100_000, 200_000,
 MANAGEMENT_BRIDGE, UPLINK = "mgmt.br", "mgmt.up"
 
 
-def core_batch(plan: Plan, pids: Mapping[str, int], host_namespace_fd: int) -> netlink.Batch:
+def core_batch(plan: Plan, pids: Mapping[str, int], host_namespace_fd: int, *, isolate: bool = True) -> netlink.Batch:
     """Everything that is made from within the core, in one batch. Pure."""
     batch = netlink.Batch()
     batch.bridge(MANAGEMENT_BRIDGE, _BRIDGE_INDEX)
@@ -56,7 +56,8 @@ def core_batch(plan: Plan, pids: Mapping[str, int], host_namespace_fd: int) -> n
         peer = netlink.Peer(node.management_interface, _management_mac(node), NODE_MANAGEMENT_INDEX, pids[node.name])
         index = _MANAGEMENT_BASE + number
         batch.veth(f"mgmt.{number}", peer, index=index, master=_BRIDGE_INDEX)
-        batch.isolate(index, f"management port of {node.name}")
+        if isolate:
+            batch.isolate(index, f"management port of {node.name}")
         batch.change(f"management port of {node.name}", index=index, alias=f"{node.name}-{node.management_interface}")
     return batch
 
@@ -97,13 +98,12 @@ def prepare_core(namespace: Path) -> None:
     namespaces.inside(namespace, lambda: write_sysctls(_QUIET))
 
 
-def make_all(plan: Plan, pids: Mapping[str, int]) -> None:
-    """Make and configure all interfaces of the nodes and switches. Raises TopologyError with the link's or node's name.
-    """
+def make_all(plan: Plan, pids: Mapping[str, int], *, isolate: bool = True) -> None:
+    """Make and configure all interfaces of the nodes and switches. Raises TopologyError naming the link or node."""
     host = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         with netlink.socket_in(namespaces.named(plan.core_namespace)) as core:
-            netlink.send(core, core_batch(plan, pids, host))
+            netlink.send(core, core_batch(plan, pids, host, isolate=isolate))
     finally:
         os.close(host)
     prefix_length = int(plan.management.partition("/")[2])

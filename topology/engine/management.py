@@ -74,18 +74,31 @@ def rules(host_address: str, network: str) -> str:
 """
 
 
-def raise_plane(plan: Plan) -> None:
-    """Set the rules and give the host's interface its address; its pair is there already (`links`). Raises
-    TopologyError.""" command = ["nft", "-f", "-"] text = rules(plan.management_host, plan.management) core =
-    namespaces.named(plan.core_namespace) try:
-        done = namespaces.inside(core, lambda: subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=20, check=False))  # fmt: skip
+def _filter(plan: Plan) -> None:
+    command = ["nft", "-f", "-"]
+    text = rules(plan.management_host, plan.management)
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=20, check=False)
+
+    try:
+        done = namespaces.inside(namespaces.named(plan.core_namespace), run)
     except FileNotFoundError:
         raise TopologyError("`nft` is missing; install the package nftables") from None
     except subprocess.TimeoutExpired:
         raise CommandError(command, None, "", "management plane") from None
     if done.returncode != 0:
         raise CommandError(command, done.returncode, done.stderr, "management plane")
+
+
+def raise_plane(plan: Plan, *, filtered: bool = True) -> None:
+    """Set the rules and give the host's interface its address; its pair is there already (`links`).
+
+    Without `filtered` (a kernel without nftables for bridges) isolation and the interface that does not forward are
+    what keeps nodes apart. Raises TopologyError.
+    """
+    if filtered:
+        _filter(plan)
     interface = plan.host_interface
     # Before the interface is up: nothing that comes in there may ever be passed on.
     links.write_sysctls({
@@ -105,7 +118,8 @@ def raise_plane(plan: Plan) -> None:
 def remove_interface(testbed: str, name: str) -> str | None:
     """Delete the host's interface of that testbed, found by its name; gives back the name where it was there.
 
-    An interface of that name that carries somebody else's alias is left alone. Raises TopologyError where the kernel refuses.
+    An interface of that name that carries somebody else's alias is left alone. Raises TopologyError where the kernel
+    refuses.
     """
     folder = Path("/sys/class/net") / name
     try:

@@ -12,7 +12,6 @@ import ctypes
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import time
@@ -44,21 +43,10 @@ def environment(plan: Plan) -> dict[str, str]:
 
 
 def check() -> list[str]:
-    """What is missing of Open vSwitch, as texts with what to install."""
-    needed = ("ovsdb-tool", "ovsdb-server", "ovs-vswitchd")
-    missing = [name for name in needed if shutil.which(name) is None]
-    if missing:
-        return [f"{', '.join(missing)} not found; install the package openvswitch-switch"]
+    """What is missing of Open vSwitch beside its programs, as texts with what to install."""
     if not any(Path(path).exists() for path in _SCHEMAS):
         return [f"no database schema at {_SCHEMAS[0]}; install the package openvswitch-common"]
     return []
-
-
-def version() -> tuple[int, ...]:
-    """The version of ovs-vswitchd, such as (3, 1, 0). Raises CommandError."""
-    done = _run(["ovs-vswitchd", "--version"], "Open vSwitch")
-    match = re.search(r"\b(\d+)\.(\d+)\.(\d+)\b", done)
-    return tuple(int(part) for part in match.groups()) if match else (0, 0, 0)
 
 
 def _run(command: list[str], subject: str, timeout_s: float = 20.0, env: dict[str, str] | None = None) -> str:
@@ -74,8 +62,7 @@ def _run(command: list[str], subject: str, timeout_s: float = 20.0, env: dict[st
 
 
 def start(plan: Plan, *, tso: bool) -> None:
-    """Make the database and start both daemons in the core namespace; returns when they answer. Raises TopologyError.
-    """
+    """Make the database, start both daemons in the core namespace, return when they answer. Raises TopologyError."""
     place = folder(plan)
     place.mkdir(parents=True, exist_ok=True)
     database, unix = place / "conf.db", place / "db.sock"
@@ -165,8 +152,9 @@ def add_bridges(plan: Plan, datapath: str, *, timeout_s: float = 60.0) -> None:
         error = row["error"] if isinstance(row["error"], str) else ""
         number = expected.get(row["name"])
         if error or (number is not None and row["ofport"] != number):
-            raise TopologyError(f"Open vSwitch refused port {row['name']!r}: {error or 'it has number ' + str(row['ofport'])}"
-                                f" (wanted {number}); see {plan.logs}/ovs-vswitchd.log")  # fmt: skip
+            reason = error or f"it has number {row['ofport']}"
+            raise TopologyError(f"Open vSwitch refused port {row['name']!r}: {reason} (wanted {number}); see "
+                                f"{plan.logs}/ovs-vswitchd.log")  # fmt: skip
 
 
 def enlarge_buffers(plan: Plan) -> int:
@@ -207,22 +195,10 @@ def vswitchd_pid(plan: Plan) -> int | None:
         return None
 
 
-def has_kernel_datapath() -> bool:
-    """Whether the kernel has Open vSwitch's datapath (asking makes the kernel load its module where there is one)."""
-    family = 16  # NETLINK_GENERIC; the controller (id 16) answers GETFAMILY (3) with an error where nobody has the name
-    name = b"ovs_datapath\0"
-    attribute = (len(name) + 4).to_bytes(2, "little") + (2).to_bytes(2, "little") + name + b"\0" * (-len(name) % 4)
-    body = bytes([3, 1, 0, 0]) + attribute
-    header = (16 + len(body)).to_bytes(4, "little") + (16).to_bytes(2, "little") + (1).to_bytes(2, "little") + bytes(8)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, family) as generic:
-        generic.settimeout(10)
-        generic.send(header + body)
-        return int.from_bytes(generic.recv(65536)[4:6], "little") != 2
-
-
-def supports_tso() -> bool:
-    """Whether this Open vSwitch hands on large segments in its userspace datapath."""
-    return version() >= _LEAST_TSO_VERSION
+def supports_tso(version: str | None) -> bool:
+    """Whether an Open vSwitch of that version ("3.1.0") hands on large segments in its userspace datapath. Pure."""
+    numbers = re.findall(r"\d+", version or "")
+    return tuple(int(number) for number in numbers[:2]) >= _LEAST_TSO_VERSION
 
 
 class Database:
