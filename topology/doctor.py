@@ -174,7 +174,9 @@ def _datapath(found: Capabilities) -> Finding:
         "at the price of processor time"
     )
     if found.tun:
-        return Finding("datapath", "warning", "no openvswitch module: switches work in user space", cost, remedy)
+        return Finding(
+            "datapath", "warning", "no openvswitch module: switches work in user space", cost, remedy
+        )
     if found.tun is None:
         detail = "no openvswitch module; /dev/net/tun could not be tried"
         return Finding("datapath", "warning", detail, cost, f"`sudo cohortnet doctor` tries it; {remedy}")

@@ -1,4 +1,5 @@
-"""The doctor: capabilities are what the kernel really does, plans are refused for them, findings name cost and remedy."""
+"""The doctor: capabilities are what the kernel really does, plans are refused for them, findings name cost and
+remedy."""
 
 from __future__ import annotations
 
@@ -204,9 +205,7 @@ def test_published_ports_that_are_taken_are_named() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        published = plan(
-            publish=[{"node": "h0", "port": 80, "host_port": port}], controller={"kind": "none"}
-        )
+        published = plan(publish=[{"node": "h0", "port": 80, "host_port": port}], controller={"kind": "none"})
         (problem,) = doctor.port_problems(published)
         assert problem.code == "port-in-use" and str(port) in problem.message
         held = next(f for f in doctor.findings(ABLE, [port]) if f.name == "published ports")
@@ -236,7 +235,13 @@ def test_every_finding_that_is_not_ok_says_cost_and_remedy() -> None:
             assert finding.detail
             assert finding.status == "ok" or (finding.cost and finding.remedy), finding
     states = {finding.name: finding.status for finding in doctor.findings(worst)}
-    assert states["qdisc netem"] == states["Open vSwitch"] == states["datapath"] == states["cgroups"] == "missing"
+    assert (
+        states["qdisc netem"]
+        == states["Open vSwitch"]
+        == states["datapath"]
+        == states["cgroups"]
+        == "missing"
+    )
     assert states["nftables for bridges"] == "warning"
 
 

@@ -1,4 +1,5 @@
-"""A Docker daemon and small images for live tests, made offline from programs of this machine; all of it removed at the end."""
+"""A Docker daemon and small images for live tests, made offline from programs of this machine; all of it removed at
+the end."""
 
 from __future__ import annotations
 
@@ -28,8 +29,17 @@ from topology.planning import make_plan
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 TOOLS = ("sh", "sleep", "cat", "ip", "ping", "hostname", "nproc", "touch")
-ENTRY = b"#!/bin/sh\nexport CAME_THROUGH_ENTRY=yes\nexec \"$@\"\n"
-LEFT_OUT = ("site-packages", "test", "__pycache__", "idlelib", "ensurepip", "tkinter", "lib-dynload", "config-")
+ENTRY = b'#!/bin/sh\nexport CAME_THROUGH_ENTRY=yes\nexec "$@"\n'
+LEFT_OUT = (
+    "site-packages",
+    "test",
+    "__pycache__",
+    "idlelib",
+    "ensurepip",
+    "tkinter",
+    "lib-dynload",
+    "config-",
+)
 
 
 def _libraries(program: str) -> list[str]:
@@ -63,7 +73,9 @@ def small_root() -> bytes:
         add(interpreter, interpreter)
         for library in _libraries(interpreter):
             add(library, library)
-        standard = sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix, "base": sys.base_prefix})
+        standard = sysconfig.get_path(
+            "stdlib", vars={"installed_base": sys.base_prefix, "base": sys.base_prefix}
+        )
 
         def wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
             return None if any(Path(entry.name).name.startswith(name) for name in LEFT_OUT) else entry
@@ -98,18 +110,28 @@ class Daemon:
     def start(self) -> None:
         assert shutil.which("dockerd"), "dockerd is not installed here: `apt-get install docker.io`"
         options = {"host": self.url, "data-root": f"{self.folder}/data", "exec-root": f"{self.folder}/exec"}
-        options |= {"pidfile": f"{self.folder}/pid", "bridge": "none", "iptables": "false", "ip-masq": "false"}
+        options |= {
+            "pidfile": f"{self.folder}/pid",
+            "bridge": "none",
+            "iptables": "false",
+            "ip-masq": "false",
+        }
         command = ["unshare", "--net", "dockerd", *(f"--{key}={value}" for key, value in options.items())]
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            with contextlib.suppress(Exception), contextlib.closing(docker.APIClient(self.url, timeout=5)) as c:
+            with (
+                contextlib.suppress(Exception),
+                contextlib.closing(docker.APIClient(self.url, timeout=5)) as c,
+            ):
                 c.ping()
                 return
             assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
             time.sleep(0.1)
-        raise AssertionError("the test's dockerd did not come up in 30 s: " + (self.folder / "log").read_text()[-2000:])
+        raise AssertionError(
+            "the test's dockerd did not come up in 30 s: " + (self.folder / "log").read_text()[-2000:]
+        )
 
     def kill(self) -> None:
         """As a crash: its containers' processes stay, its containerd goes with it."""
@@ -125,6 +147,21 @@ class Daemon:
             os.kill(int(file.read_text()), signal.SIGKILL)
         file.unlink(missing_ok=True)
 
+    def _end_containers(self) -> None:
+        # Containers and their shims outlive daemons that were killed; our folder's name in the command line marks them.
+        shims = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if f"{self.folder}/".encode() in (folder / "cmdline").read_bytes():
+                    shims.append(folder)
+        for folder in shims:
+            pids = [int(folder.name)]
+            with contextlib.suppress(OSError):
+                pids += [int(pid) for pid in (folder / "task" / folder.name / "children").read_text().split()]
+            for pid in reversed(pids):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
     def close(self) -> None:
         if self.process and self.process.poll() is None:
             self.process.terminate()
@@ -133,6 +170,7 @@ class Daemon:
             if self.process.poll() is None:
                 self.process.kill()
         self._end_containerd()
+        self._end_containers()
         for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
             point = line.split()[4]
             if point.startswith(f"{self.folder}/"):
@@ -235,7 +273,9 @@ def own_daemon(root_file_system: bytes) -> Iterator[Daemon]:
     try:
         daemon.start()
         with contextlib.closing(docker.APIClient(daemon.url, timeout=60)) as api:
-            api.import_image_from_data(root_file_system, repository="t-docker", tag="own", changes=["ENV PATH=/bin"])
+            api.import_image_from_data(
+                root_file_system, repository="t-docker", tag="own", changes=["ENV PATH=/bin"]
+            )
         yield daemon
     finally:
         daemon.close()
