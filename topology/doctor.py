@@ -170,8 +170,8 @@ def _datapath(found: Capabilities) -> Finding:
         return Finding("datapath", "ok", "in the kernel")
     remedy = "`sudo modprobe openvswitch`, where the kernel has it"
     cost = (
-        "one flow passes one switch with some Gbit/s, the whole factory-satellite preset with about 1 Gbit/s, "
-        "at the price of processor time"
+        "one flow passes one switch with some Gbit/s, the whole factory-satellite preset with about "
+        "1 Gbit/s, at the price of processor time"
     )
     if found.tun:
         return Finding(

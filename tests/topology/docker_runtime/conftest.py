@@ -1,5 +1,4 @@
-"""A Docker daemon and small images for live tests, made offline from programs of this machine; all of it removed at
-the end."""
+"""A Docker daemon and small images for live tests, made offline, all removed at the end."""
 
 from __future__ import annotations
 
@@ -48,7 +47,7 @@ def _libraries(program: str) -> list[str]:
 
 
 def small_root() -> bytes:
-    """A root file system (tar) with a shell, `ip`, `ping`, and the interpreter that runs this test as `python`."""
+    """A root file system (tar) with a shell, `ip`, `ping`, and as `python` the interpreter of this test."""
     buffer = io.BytesIO()
     done: set[str] = set()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -138,7 +137,7 @@ class Daemon:
         assert self.process
         self.process.kill()
         self.process.wait(10)
-        # Where process 1 reaps nothing, the dead containerd would look alive to the next daemon by its pid file.
+        # Where process 1 reaps nothing, the dead containerd looks alive to the next daemon.
         self._end_containerd()
 
     def _end_containerd(self) -> None:
@@ -148,7 +147,7 @@ class Daemon:
         file.unlink(missing_ok=True)
 
     def _end_containers(self) -> None:
-        # Containers and their shims outlive daemons that were killed; our folder's name in the command line marks them.
+        # They outlive daemons that were killed; our folder in the shims' command lines marks them.
         shims = []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -208,7 +207,7 @@ def client(docker_url: str) -> Iterator[docker.APIClient]:
 
 @dataclass(frozen=True)
 class Images:
-    """`bare` has no command, `shell` has `sh` as its command, `entry` an entry point, `user` another user than root."""
+    """`bare` has no command, `shell` has `sh` as its command, `entry` an entry point, `user` a user."""
 
     bare: str
     shell: str
@@ -242,7 +241,7 @@ Raise = Callable[..., Plan]
 
 @pytest.fixture
 def make(request: pytest.FixtureRequest, images: Images, docker_url: str) -> Iterator[Raise]:
-    """Gives plans of testbeds with names of this test's own; removes their containers and folders at the end."""
+    """Gives plans of testbeds with names of this test's own; removes containers and folders at the end."""
     plans: list[Plan] = []
 
     def plan(nodes: int | list[dict[str, Any]], suffix: str = "", **top: Any) -> Plan:

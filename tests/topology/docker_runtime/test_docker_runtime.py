@@ -1,5 +1,4 @@
-"""The Docker runtime on a real daemon: nodes without network, with limits; named failures; removal that leaves others
-alone."""
+"""The Docker runtime on a real daemon: nodes, limits, named failures, removal that leaves others alone."""
 
 from __future__ import annotations
 
@@ -94,7 +93,7 @@ def test_a_node_has_its_limits_names_and_folders_and_no_network(
         os.readlink("/proc/self/ns/net")
     }
     assert len(spaces) == 4
-    # Cgroups: the pid is in every one of them, one for each hierarchy with controllers, and they hold the limits.
+    # Cgroups: the pid is in each, there is one for each hierarchy with controllers, and they hold the limits.
     for folder in found.cgroups:
         assert str(found.pid) in (Path(folder) / "cgroup.procs").read_text().split(), folder
     assert len(found.cgroups) >= sum(bool(mount.controllers) for mount in mounts())
@@ -357,8 +356,7 @@ def test_killed_while_creating_nothing_appears_after_removal(
 def test_creation_and_removal_stay_near_the_daemon_s_own_limit(
     make: Make, runtime: DockerRuntime, docker_url: str, client: docker.APIClient, images: Any
 ) -> None:
-    """20 containers against 20 bare `docker run -d --network none`, eight at a time, on the same machine at the same
-    time."""
+    """20 containers against 20 bare `docker run -d --network none`, eight at a time, on the same machine."""
     plan = make(20)
     begun = time.monotonic()
     runtime.create(plan, plan.nodes, quiet)
@@ -387,7 +385,8 @@ def test_creation_and_removal_stay_near_the_daemon_s_own_limit(
         )
     least_removed = time.monotonic() - begun
     print(
-        f"20 containers: created in {created:.2f} s (bare {least:.2f}), removed in {removed:.2f} s (bare {least_removed:.2f})"
+        f"20 containers: created in {created:.2f} s (bare {least:.2f}), "
+        f"removed in {removed:.2f} s (bare {least_removed:.2f})"
     )
     assert created < 2 * least + 1
     assert removed < 2 * least_removed + 1.5
