@@ -1,7 +1,8 @@
-"""What the controller believes about the network right now: graph, port states, boards that were learnt, the tree in use.
+"""What the controller believes about the network right now: graph, port states, boards that were learnt, the
+tree in use.
 
-Takes events (an inventory, ports of a switch, one port, a source address), answers with the flows that a switch should have. Locked,
-because switches talk at the same time; never sends anything, never waits.
+Takes events (an inventory, ports of a switch, one port, a source address), answers with the flows that a
+switch should have. Locked, because switches talk at the same time; never sends anything, never waits.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Snapshot:
 
 
 class Network:
-    """The belief. Methods that change it return whether flows may have changed, so that the caller wakes the switches."""
+    """The belief. Methods that change it return whether flows may have changed, so that the caller wakes the
+    switches."""
 
     def __init__(self, graph: Graph) -> None:
         self._lock = threading.RLock()
@@ -63,7 +65,8 @@ class Network:
         return True
 
     def _down_links(self) -> frozenset[str]:
-        # A switch that never connected is believed to have all its ports: its flows are put in before its ports are known.
+        # A switch that never connected is believed to have all its ports: its flows are put in before its
+        # ports are known.
         def is_down(end: tuple[int, int]) -> bool:
             ports = self._ports.get(end[0])
             return ports is not None and (end[1] not in ports or not ports[end[1]].up)
@@ -90,9 +93,10 @@ class Network:
             self._graph = graph
             hosts = {host.mac for host in graph.hosts}
             self._boards = {
-                mac: board for mac, board in self._boards.items()
+                mac: board
+                for mac, board in self._boards.items()
                 if mac not in hosts and board.port in self._device_ports(board.switch)
-            }  # fmt: skip
+            }
             self._quiet = {entry for entry in self._quiet if entry[2] in hosts}
             return self._changed()
 
@@ -128,11 +132,13 @@ class Network:
         self._quiet = {entry for entry in self._quiet if entry[0] != switch or entry[1] in here}
 
     def learn(self, switch: int, port: int, mac: str) -> Learnt:
-        """A packet from a source that is no news to nobody yet came in at a port that the inventory does not list.
+        """A packet from a source that is no news to nobody yet came in at a port that the inventory does not
+        list.
 
         Returns:
-            new or moved (flows change), known, host (the inventory gives that address to a node elsewhere: not learnt, and quiet from
-            here on), full (`MAXIMUM_BOARDS` reached), ignored (a multicast source, a listed port or an unknown switch).
+            new or moved (flows change), known, host (the inventory gives that address to a node elsewhere:
+            not learnt, and quiet from here on), full (`MAXIMUM_BOARDS` reached), ignored (a multicast source,
+            a listed port or an unknown switch).
         """
         mac = mac.lower()
         with self._lock:
@@ -156,9 +162,12 @@ class Network:
         with self._lock:
             hosts = {host.mac for host in self._graph.hosts}
             taken = [
-                board for board in boards_in(switch, present)
-                if board.mac not in hosts and board.mac not in self._boards and board.port in self._device_ports(switch)
-            ][: max(0, MAXIMUM_BOARDS - len(self._boards))]  # fmt: skip
+                board
+                for board in boards_in(switch, present)
+                if board.mac not in hosts
+                and board.mac not in self._boards
+                and board.port in self._device_ports(switch)
+            ][: max(0, MAXIMUM_BOARDS - len(self._boards))]
             self._boards.update({board.mac: board for board in taken})
             return taken
 
@@ -168,8 +177,9 @@ class Network:
             if switch not in self._graph.switches:
                 return None
             quiet = [(port, mac) for place, port, mac in sorted(self._quiet) if place == switch]
-            arguments = (self._graph, self._find_paths(), self._device_ports(switch), tuple(self._boards.values()), quiet)
-        return flows_for(switch, *arguments)
+            graph, paths, ports = self._graph, self._find_paths(), self._device_ports(switch)
+            boards = tuple(self._boards.values())
+        return flows_for(switch, graph, paths, ports, boards, quiet, len(boards) < MAXIMUM_BOARDS)
 
     def snapshot(self) -> Snapshot:
         """A copy that later events do not change."""
