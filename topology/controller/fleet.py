@@ -105,7 +105,7 @@ class Fleet:
         self.metrics.connections.labels(switch=name).inc()
         if datapath_id not in self.network.graph.switches:
             self.trouble(
-                f"{name} from {connection.address[0]} is no switch of testbed {self.network.graph.testbed!r}: "
+                f"{name} from {connection.address[0]} is no switch of this testbed: "
                 "it gets no flows until the inventory lists it"
             )
         else:
@@ -161,7 +161,7 @@ class Fleet:
             LOG.info("board %s is behind %s%s", mac, where, "" if result == "new" else " now")
         elif result == "host":
             self.trouble(
-                f"{where}: a board uses {mac}, the address of a node that the inventory places elsewhere; not learnt: "
+                f"{where}: a board uses {mac}, which the inventory gives to a node elsewhere; not learnt: "
                 "give the board another address"
             )
         elif result == "full":

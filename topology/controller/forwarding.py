@@ -103,3 +103,11 @@ def boards_in(switch: int, flows: Iterable[Flow]) -> list[Board]:
         if isinstance(port, int) and isinstance(mac, str):
             found.append(Board(mac, switch, port))
     return found
+
+
+def flooded_in(flows: Iterable[Flow]) -> frozenset[int] | None:
+    """The ports on which these flows of one switch broadcast; None where they do not say."""
+    for flow in flows:
+        if (flow.table, flow.priority) == (TABLE_FORWARDING, _BROADCAST):
+            return frozenset(flow.outputs)
+    return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from topology.controller.flows import LAST_PORT, Flow
-from topology.controller.forwarding import Board, boards_in, flows_for
+from topology.controller.forwarding import Board, boards_in, flooded_in, flows_for
 from topology.controller.graph import Graph, Paths, find_paths
 
 MAXIMUM_BOARDS = 1024
@@ -54,6 +54,8 @@ class Network:
         self._quiet: set[tuple[int, int, str]] = set()
         self._paths: Paths | None = None
         self._tree: frozenset[str] = frozenset()
+        self._tree_in_use = False
+        self._flooded_before: dict[int, frozenset[int]] = {}
 
     @property
     def graph(self) -> Graph:
@@ -158,8 +160,20 @@ class Network:
             return "new" if before is None else "moved"
 
     def adopt(self, switch: int, present: Iterable[Flow]) -> list[Board]:
-        """Take over the boards that a former controller learnt, from the flows that it left in the switch."""
+        """Take over what a former controller left in the switch: the boards that it learnt, and its tree.
+
+        The tree only before this controller gave out flows of its own: broadcasts then go on as before, and
+        switches that are reached one after the other never follow two trees at once.
+        """
         with self._lock:
+            flooded = flooded_in(present := list(present))
+            if flooded is not None and not self._tree_in_use:
+                self._flooded_before[switch] = flooded
+                ports = {(at, port) for at, known in self._flooded_before.items() for port in known}
+                self._tree = frozenset(
+                    link.name for link in self._graph.links if link.a in ports and link.b in ports
+                )
+                self._paths = None
             hosts = {host.mac for host in self._graph.hosts}
             taken = [
                 board
@@ -176,6 +190,7 @@ class Network:
         with self._lock:
             if switch not in self._graph.switches:
                 return None
+            self._tree_in_use = True
             quiet = [(port, mac) for place, port, mac in sorted(self._quiet) if place == switch]
             graph, paths, ports = self._graph, self._find_paths(), self._device_ports(switch)
             boards = tuple(self._boards.values())

@@ -100,8 +100,8 @@ class Lab:
             )
         self._namespace(self.core)
         if hosts:
-            for node in self.plan.nodes:
-                self._namespace(self.namespace(node.name))
+            for planned in self.plan.nodes:
+                self._namespace(self.namespace(planned.name))
         lines, node_lines = ["link set lo up"], {}
         for number, link in enumerate(self.plan.links):
             node = link.a if link.a_port is None else link.b if link.b_port is None else None

@@ -26,7 +26,8 @@ def graphs(draw: st.DrawFn) -> Graph:
         ends = st.tuples(st.integers(0, size - 1), st.integers(0, size - 1)).filter(lambda p: p[0] != p[1])
         pairs += draw(st.lists(ends, max_size=6))
     ports: dict[int, dict[int, Port]] = {i: {} for i in ids}
-    links, hosts = [], []
+    links: list[Link] = []
+    hosts: list[Host] = []
 
     def plug(switch: int, kind: str, peer: str) -> int:
         number = len(ports[switch]) + 1
@@ -147,6 +148,30 @@ def test_a_failing_link_moves_at_most_one_other_into_the_tree(graph: Graph, data
     after = spanning_tree(graph, [link for link in graph.links if link.name != lost], before)
     assert len(after - before) <= 1 and before - after <= {lost}
     assert spanning_tree(graph, graph.links, after) >= after
+
+
+@settings(max_examples=60, deadline=None)
+@given(graphs(), st.data())
+def test_a_restarted_controller_changes_nothing_whatever_happened(graph: Graph, data: st.DataObject) -> None:
+    """Links failed and came back, so the tree is not the one that a fresh start would choose."""
+    first, fake = Network(graph), FakeNetwork(graph)
+    states = {i: [PortState(n, "p", True) for n in switch.ports] for i, switch in graph.switches.items()}
+    for datapath_id, known in states.items():
+        first.set_ports(datapath_id, known)
+    settle(first, fake)
+    lost = data.draw(st.lists(st.sampled_from(graph.links), max_size=3)) if graph.links else []
+    for link in lost:
+        for up in (False, True):
+            first.set_port(*link.a, PortState(link.a[1], "p", up))
+            settle(first, fake)
+    changes = {i: switch.changes for i, switch in fake.switches.items()}
+    second = Network(graph)
+    for datapath_id in data.draw(st.permutations(list(graph.switches))):
+        second.set_ports(datapath_id, states[datapath_id])
+        second.snapshot()
+        second.adopt(datapath_id, fake.switches[datapath_id].present())
+    settle(second, fake)
+    assert {i: switch.changes for i, switch in fake.switches.items()} == changes
 
 
 @settings(max_examples=30, deadline=None)

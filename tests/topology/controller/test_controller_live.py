@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,12 +20,35 @@ from topology.planning import make_plan
 pytestmark = pytest.mark.live
 
 
+@pytest.fixture(scope="module")
+def kept() -> Iterator[list[Lab]]:
+    """The ring that tests share while they leave it as they found it."""
+    labs: list[Lab] = []
+    yield labs
+    for made in labs:
+        made.close()
+
+
 @pytest.fixture
-def lab() -> Iterator[Lab]:
-    """A ring of four switches with one host each and a running controller."""
-    with Lab(ring("t-controller-ring")) as made:
-        made.start_controller()
-        yield made
+def lab(kept: list[Lab]) -> Iterator[Lab]:
+    """A ring of four switches with a host each and a running controller; a test that breaks it costs a new
+    one."""
+    if not kept:
+        made = Lab(ring("t-controller-ring"))
+        try:
+            made.start_controller()
+        except BaseException:
+            made.close()
+            raise
+        kept.append(made)
+    yield kept[0]
+    try:
+        answer = kept[0].status()
+        clean = answer["state"] == "ready" and not answer["links_down"] and not answer["boards"]
+    except AssertionError:
+        clean = False
+    if not clean:
+        kept.pop().close()
 
 
 class Pings:
@@ -45,9 +70,9 @@ class Pings:
         self._process.send_signal(2)
         output, _ = self._process.communicate(timeout=10)
         del self._lab.processes[self._name]
-        sent, received = (
-            int(n) for n in re.search(r"(\d+) packets transmitted, (\d+) received", output).groups()
-        )  # type: ignore[union-attr]
+        found = re.search(r"(\d+) packets transmitted, (\d+) received", output)
+        assert found, output
+        sent, received = int(found[1]), int(found[2])
         # The last one may have been on its way when the signal came.
         return sent, max(0, sent - received - 1)
 
@@ -56,6 +81,16 @@ def forwarding(lab: Lab, bridge: str) -> list[str]:
     """The switch's flows without counters, as it dumps them itself."""
     lines = lab.ofctl("dump-flows", bridge, "--no-stats").splitlines()
     return sorted(line.strip() for line in lines if "table=" in line or "priority=" in line)
+
+
+def metric(lab: Lab, name: str) -> float:
+    found = re.search(re.escape(name) + r" (\d\S*)", lab.curl("/metrics")[1])
+    assert found, f"no metric {name}"
+    return float(found.group(1))
+
+
+def switch_connections(lab: Lab) -> float:
+    return metric(lab, 'cohortnet_controller_switch_connections_total{switch="s1"}')
 
 
 def test_a_loop_of_switches_connects_everybody_and_carries_a_broadcast_once(lab: Lab) -> None:
@@ -101,6 +136,7 @@ def test_after_a_restart_with_another_inventory_old_flows_go_and_those_of_others
     for switch in lab.plan.switches:
         assert gone.mac not in lab.ofctl("dump-flows", switch.bridge)
     assert "cookie=0x1234" in lab.ofctl("dump-flows", "s1")
+    lab.ofctl("del-flows", "s1", "cookie=0x1234/-1")
     assert not lab.ping("h1", "h4", wait=0.3) and lab.ping("h1", "h3")
     # The node comes back while the controller runs: the file is read again.
     lab.write_inventory()
@@ -109,6 +145,7 @@ def test_after_a_restart_with_another_inventory_old_flows_go_and_those_of_others
 
 def test_a_restarted_vswitchd_gets_its_flows_back_within_5_seconds(lab: Lab) -> None:
     before = {s.bridge: forwarding(lab, s.bridge) for s in lab.plan.switches}
+    connections = switch_connections(lab)
     lab.end("vswitchd", kill=True)
     until(
         "the controller sees them go", lambda: not any(s["connected"] for s in lab.topology()["switches"]), 3
@@ -119,7 +156,7 @@ def test_a_restarted_vswitchd_gets_its_flows_back_within_5_seconds(lab: Lab) -> 
     assert time.monotonic() - started < 5
     assert {s.bridge: forwarding(lab, s.bridge) for s in lab.plan.switches} == before
     assert lab.ping_matrix() == []
-    assert 'switch_connections_total{switch="s1"} 2.0' in lab.curl("/metrics")[1]
+    assert switch_connections(lab) == connections + 1
 
 
 def test_a_link_that_fails_is_gone_round_and_comes_back(lab: Lab) -> None:
@@ -142,6 +179,11 @@ def test_a_link_that_fails_is_gone_round_and_comes_back(lab: Lab) -> None:
     lab.wait_installed(3)
     assert ping.stop()[1] <= 5
     assert lab.ping_matrix() == []
+    # The tree keeps the links that replaced the lost one, and a new controller takes that over.
+    before = {s.bridge: forwarding(lab, s.bridge) for s in lab.plan.switches}
+    lab.end("controller")
+    lab.start_controller()
+    assert {s.bridge: forwarding(lab, s.bridge) for s in lab.plan.switches} == before
 
 
 def test_flows_that_somebody_deletes_come_back(lab: Lab) -> None:
@@ -167,6 +209,7 @@ def test_a_hosts_port_down_is_shown_and_disturbs_nobody_else(lab: Lab) -> None:
 
 def test_an_unlisted_board_is_learnt_survives_a_restart_and_is_forgotten_when_unplugged(lab: Lab) -> None:
     board = f"{lab.prefix}-board"
+    before = metric(lab, "cohortnet_controller_packet_ins_total")
     lab._namespace(board)
     command(
         "ip", "-n", lab.core, "link", "add", "plug", "type", "veth", "peer", "name", "eth0", "netns", board
@@ -202,7 +245,7 @@ def test_an_unlisted_board_is_learnt_survives_a_restart_and_is_forgotten_when_un
     expected = [{"mac": "0a:00:00:00:00:99", "switch": "s2", "port": 40}]
     assert lab.topology()["boards"] == expected
     assert "received, 0% packet loss" in lab.execute("h1", "ping", "-c", "3", "-i", "0.1", "10.0.9.9")
-    seen = float(re.search(r"packet_ins_total (\d\S*)", lab.curl("/metrics")[1]).group(1))  # type: ignore[union-attr]
+    seen = metric(lab, "cohortnet_controller_packet_ins_total") - before
     assert 1 <= seen < 30, f"packets sent to the controller: {seen}"
     running = subprocess.Popen(
         ["ip", "netns", "exec", lab.namespace("h3"), "ping", "-i", "0.02", "-c", "150", "10.0.9.9"],
@@ -267,7 +310,7 @@ def test_an_unknown_switch_gets_nothing_and_what_a_switch_refuses_is_shown(lab: 
     assert "s4 refused to add flow table=1" in problems[0]["message"]
     assert not next(s for s in lab.topology()["switches"] if s["name"] == "s4")["flows_installed"]
     assert lab.status()["state"] == "incomplete"
-    lab.vsctl("clear", "bridge", "s4", "flow_tables")
+    lab.vsctl("clear", "bridge", "s4", "flow_tables", "--", "del-br", "alien")
 
 
 def test_rest_refuses_what_is_wrong_and_goes_on(lab: Lab) -> None:
@@ -312,7 +355,9 @@ def test_sigterm_ends_within_a_second_and_a_taken_port_is_named(lab: Lab) -> Non
     del lab.processes["second"]
     started = time.monotonic()
     assert lab.end("controller") == 0
-    assert time.monotonic() - started < 1
+    # The second is for a machine that is not overloaded; anything else would test the scheduler.
+    took, allowed = time.monotonic() - started, 1 if os.getloadavg()[0] < 4 * (os.cpu_count() or 1) else 5
+    assert took < allowed, f"ending took {took:.2f} s, allowed {allowed} s"
     assert "Traceback" not in lab.log() and lab.ping("h1", "h3")
 
 
@@ -337,7 +382,8 @@ def test_the_preset_is_installed_fast(factory: Lab) -> None:
         int(h) * 3600 + int(m) * 60 + float(s.replace(",", "."))
         for h, m, s in re.findall(r" (\d\d):(\d\d):(\d\d,\d+) INFO switch", factory.log())
     ]
-    rss = int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{process.pid}/status").read()).group(1))  # type: ignore[union-attr]
+    memory = Path(f"/proc/{process.pid}/status").read_text()
+    rss = int(memory.split("VmRSS:")[1].split()[0])
     print(f"first connection to last barrier: {stamps[-1] - stamps[0]:.3f} s, RSS {rss / 1024:.0f} MB")
     assert stamps[-1] - stamps[0] < 2
     assert rss < 150 * 1024
