@@ -147,9 +147,10 @@ class Fleet:
 
     def port_changed(self, datapath_id: int, number: int, port: PortState | None) -> None:
         """A port came, changed, or (None) went."""
-        if self.network.set_port(datapath_id, number, port):
+        if self.network.port(datapath_id, number) != port:
             state = "gone" if port is None else "up" if port.up else "down"
             LOG.info("switch %s: port %d is %s", self.name_of(datapath_id), number, state)
+        if self.network.set_port(datapath_id, number, port):
             self.wake_all()
 
     def source_seen(self, datapath_id: int, port: int, mac: str) -> None:

@@ -105,25 +105,31 @@ class Network:
     def set_ports(self, switch: int, ports: Iterable[PortState]) -> bool:
         """All ports of a switch, as it described them when it connected."""
         with self._lock:
-            table = {port.number: port for port in ports}
-            if self._ports.get(switch) == table:
-                return False
-            self._ports[switch] = table
+            before = self._matters(switch)
+            self._ports[switch] = {port.number: port for port in ports}
             self._forget_lost(switch)
-            return self._changed()
+            return self._matters(switch) != before and self._changed()
 
     def set_port(self, switch: int, number: int, port: PortState | None) -> bool:
         """One port was added or changed; None: it is gone."""
         with self._lock:
+            before = self._matters(switch)
             table = self._ports.setdefault(switch, {})
-            if table.get(number) == port:
-                return False
             if port is None:
-                del table[number]
+                table.pop(number, None)
             else:
                 table[number] = port
             self._forget_lost(switch)
-            return self._changed()
+            return self._matters(switch) != before and self._changed()
+
+    def port(self, switch: int, number: int) -> PortState | None:
+        """What is believed about a port; None where the switch never described it."""
+        with self._lock:
+            return self._ports.get(switch, {}).get(number)
+
+    def _matters(self, switch: int) -> tuple[object, ...]:
+        # What flows are made from, of all that ports tell: a host whose port is down keeps its flows.
+        return self._down_links(), self._device_ports(switch), len(self._boards), len(self._quiet)
 
     def _forget_lost(self, switch: int) -> None:
         # A board whose port is down may come back anywhere; its next packet tells where.

@@ -299,3 +299,11 @@ def test_a_link_is_down_where_either_port_is_down_or_missing_and_a_silent_switch
     assert not network.set_port(1, 2, PortState(2, "eth2", True)), "no change, nobody is woken"
     assert network.set_port(1, 2, None) and network.snapshot().down_links == {"l"}
     assert network.flows(99) is None
+
+
+def test_a_hosts_port_that_goes_down_changes_no_flow_and_wakes_nobody() -> None:
+    network = Network(small())
+    network.set_ports(1, ports(1, 2))
+    before = network.flows(1)
+    assert not network.set_port(1, 1, PortState(1, "eth1", False)) and network.flows(1) == before
+    assert network.snapshot().ports[1][1].up is False
