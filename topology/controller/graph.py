@@ -94,7 +94,7 @@ class Paths:
 def _value(entry: Any, key: str, kind: type, where: str) -> Any:
     value = entry.get(key) if isinstance(entry, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise GraphError(f"inventory: {where}.{key} is {value!r}, expected {kind.__name__}")
+        raise GraphError(f"inventory: {where}.{key} is {repr(value)[:60]}, expected {kind.__name__}")
     return value
 
 

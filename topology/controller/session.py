@@ -13,7 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from topology.controller import wire
-from topology.controller.flows import COOKIE_FORWARDING, COOKIE_MASK, Barrier, Flow, Message
+from topology.controller.flows import (
+    COOKIE_FORWARDING,
+    COOKIE_MASK,
+    Barrier,
+    Flow,
+    Message,
+)
 from topology.controller.reconcile import reconcile
 
 LOG = logging.getLogger("controller.session")

@@ -3,16 +3,31 @@ no os-ken."""
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.topology.controller.fakeswitch import BROADCAST, FakeNetwork, Packet
+from tests.topology.controller.lab import ring
 from topology.controller.flows import TABLE_METERS, TO_CONTROLLER, Flow, match
 from topology.controller.forwarding import flows_for
-from topology.controller.graph import Graph, Host, Link, Port, Switch, find_paths, spanning_tree
+from topology.controller.graph import (
+    Graph,
+    GraphError,
+    Host,
+    Link,
+    Port,
+    Switch,
+    find_paths,
+    read_graph,
+    spanning_tree,
+)
 from topology.controller.network import Network, PortState
 from topology.controller.reconcile import reconcile
+from topology.inventory import CoreFacts, build_inventory
 
 
 @st.composite
@@ -299,6 +314,31 @@ def test_a_link_is_down_where_either_port_is_down_or_missing_and_a_silent_switch
     assert not network.set_port(1, 2, PortState(2, "eth2", True)), "no change, nobody is woken"
     assert network.set_port(1, 2, None) and network.snapshot().down_links == {"l"}
     assert network.flows(99) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        (("nodes", 0, "mac"), None, "nodes[0].mac is None, expected str"),
+        (("nodes", 0, "switch"), "nowhere", "nodes[0].switch is 'nowhere'"),
+        (("nodes", 1, "mac"), "02:00:0A:00:00:01", "belongs to h1 too"),
+        (("switches", 1, "datapath_id"), 1, "datapath_id 1 belongs to s1 too"),
+        (("switches", 0, "ports", 0, "number"), True, "switches[0].ports[0].number is True, expected int"),
+        (("links",), {}, "links is {}, expected list"),
+    ],
+)
+def test_an_inventory_that_makes_no_graph_is_refused_by_name(
+    path: tuple[Any, ...], value: Any, expected: str
+) -> None:
+    inventory = json.loads(json.dumps(build_inventory(ring("t"), CoreFacts("netdev", "/x"), {}, up=True)))
+    assert len(read_graph(inventory).links) == 4
+    entry = inventory
+    for key in path[:-1]:
+        entry = entry[key]
+    entry[path[-1]] = value
+    with pytest.raises(GraphError) as error:
+        read_graph(inventory)
+    assert expected in str(error.value)
 
 
 def test_a_hosts_port_that_goes_down_changes_no_flow_and_wakes_nobody() -> None:
