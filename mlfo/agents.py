@@ -27,7 +27,8 @@ class Agents:
         attempts: int = 4,
         stop: Callable[[], bool] = bool,
     ) -> dict[str, Any]:
-        """POST /v1/<kind>: starting is idempotent by run id, so a lost answer is asked for again, ``attempts`` times in all."""
+        """POST /v1/<kind>: starting is idempotent by run id, so a lost answer is asked for again,
+        ``attempts`` times in all."""
         for attempt in range(attempts):
             try:
                 return self._call("POST", node, f"/v1/{kind}", request)
@@ -81,7 +82,8 @@ class Agents:
         except requests.ConnectionError as error:
             raise AgentError(
                 node.name,
-                f"{node.name}: its agent at {node.address}:{node.agent_port} is unreachable ({_cause(error)})",
+                f"{node.name}: its agent at {node.address}:{node.agent_port} is unreachable "
+                f"({_cause(error)})",
             ) from error
         except (requests.RequestException, ValueError) as error:
             raise AgentError(

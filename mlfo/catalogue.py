@@ -1,4 +1,5 @@
-"""The catalogue: which operands, sources, models, sinks, strategies and applications intents may name. A strict file, read once."""
+"""The catalogue: which operands, sources, models, sinks, strategies and applications intents may name. A
+strict file, read once."""
 
 from __future__ import annotations
 
@@ -136,7 +137,8 @@ class Catalogue(_Strict):
 
 
 def _dead_end(name: str, things: Mapping[str, _Installed]) -> str | None:
-    """Why a chain of fallbacks leads nowhere, or None. A chain that ends in something absent is only seen when it is used."""
+    """Why a chain of fallbacks leads nowhere, or None. A chain that ends in something absent is only seen
+    when it is used."""
     seen: list[str] = [name]
     while (following := things[seen[-1]].fallback) is not None:
         if following in seen:

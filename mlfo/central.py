@@ -1,4 +1,5 @@
-"""The central orchestrator: owns the servers. Answers Mo-Mo: allocates by plan, starts servers on their nodes, frees them."""
+"""The central orchestrator: owns the servers. Answers Mo-Mo: allocates by plan, starts servers on their
+nodes, frees them."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ log = logging.getLogger(__name__)
 LISTEN_S = 60.0
 WORKERS = 32
 MAX_CALLS = 256
-# A holder whose run has ended at its server is freed; not before this age, so that a run in its start is not taken for one (seconds).
+# A holder whose run has ended at its server is freed; not before this age, so that a run in its start is not
+# taken for one (seconds).
 STALE_S = 15.0
 
 
@@ -64,7 +66,7 @@ class Central(momo_pb2_grpc.OrchestrateServicer):
         self._guard = threading.Lock()
         self._probed = 0.0
 
-    # Mo-Mo ---------------------------------------------------------------------------------------------------------
+    # Mo-Mo ----------
 
     def Deploy(self, request: momo_pb2.Intent, context: Any) -> momo_pb2.Status:  # noqa: N802 (the name of the contract)
         return self._answer("Deploy", context, lambda: self._deploy(request, context))
@@ -93,7 +95,7 @@ class Central(momo_pb2_grpc.OrchestrateServicer):
         log.info("%s refused: %s: %s", method, code.name, text)
         context.abort(code, text[:2000])
 
-    # Deploy --------------------------------------------------------------------------------------------------------
+    # Deploy ----------
 
     def _deploy(self, request: momo_pb2.Intent, context: Any) -> momo_pb2.Status:
         inventory = self._inventory.get()
@@ -136,7 +138,8 @@ class Central(momo_pb2_grpc.OrchestrateServicer):
         )
 
     def _start_request(self, run: str, request: momo_pb2.Intent, inventory: Inventory) -> dict[str, Any]:
-        """The body of POST /v1/server. A peer that sends only the family's fields gets this project's defaults."""
+        """The body of POST /v1/server. A peer that sends only the family's fields gets this project's
+        defaults."""
         if len(request.Targets) != 1:
             raise Failure(
                 grpc.StatusCode.INVALID_ARGUMENT,
@@ -235,7 +238,8 @@ class Central(momo_pb2_grpc.OrchestrateServicer):
         return choice
 
     def _free_the_dead(self, inventory: Inventory) -> bool:
-        """Frees servers whose run has ended at its agent without a Release (a peer that knows none, an edge that is gone)."""
+        """Frees servers whose run has ended at its agent without a Release (a peer that knows none, an edge
+        that is gone)."""
         with self._guard:
             if time.monotonic() - self._probed < 5.0:
                 return False
@@ -283,11 +287,12 @@ class Central(momo_pb2_grpc.OrchestrateServicer):
         if status.get("state") not in ("listening", "running", "succeeded"):
             raise Failure(
                 grpc.StatusCode.FAILED_PRECONDITION,
-                f"{node.name}: the FL server ended before it listened: {status.get('state')}, {status.get('error') or 'no reason given'}",
+                f"{node.name}: the FL server ended before it listened: {status.get('state')}, "
+                f"{status.get('error') or 'no reason given'}",
             )
         return f"{node.address}:{self._fl_port}"
 
-    # Release, Reset, Servers ------------------------------------------------------------------------------------------
+    # Release, Reset, Servers ----------
 
     def release(self, run: str) -> momo_pb2.Status:
         with self._locked(run):
@@ -319,9 +324,14 @@ class Central(momo_pb2_grpc.OrchestrateServicer):
         for name in inventory.servers():
             a = held.get(name)
             reply.servers.add(
-                name=name, address=inventory.nodes[name].address, cohort=cohorts.get(name, ""), run_id=a["run"] if a else "",
-                source=a["source"] if a else "", model=a["model"] if a else "", since=a["since"] if a else 0.0,
-            )  # fmt: skip
+                name=name,
+                address=inventory.nodes[name].address,
+                cohort=cohorts.get(name, ""),
+                run_id=a["run"] if a else "",
+                source=a["source"] if a else "",
+                model=a["model"] if a else "",
+                since=a["since"] if a else 0.0,
+            )
         return reply
 
     def _stop(self, run: str, node: Node) -> str | None:
@@ -331,7 +341,7 @@ class Central(momo_pb2_grpc.OrchestrateServicer):
         except AgentError as error:
             return f"the server may still run: {error}"
 
-    # One lock a run, dropped when nobody uses it -------------------------------------------------------------------------
+    # One lock a run, dropped when nobody uses it ----------
 
     def _locked(self, run: str) -> _RunLock:
         return _RunLock(self._locks, self._guard, run)
@@ -357,7 +367,8 @@ class _RunLock:
 
 
 def serve(central: Central, address: str) -> tuple[grpc.Server, int]:
-    """Starts the gRPC server; returns it and its port. Raises RuntimeError where the address cannot be bound."""
+    """Starts the gRPC server; returns it and its port. Raises RuntimeError where the address cannot be
+    bound."""
     server = grpc.server(
         ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="momo"),
         maximum_concurrent_rpcs=MAX_CALLS,

@@ -1,4 +1,5 @@
-"""Mo-Mo on the wire: a peer that knows only the family's fields, wrong requests, idempotence, servers whose runs have ended."""
+"""Mo-Mo on the wire: a peer that knows only the family's fields, wrong requests, idempotence, servers whose
+runs have ended."""
 
 from __future__ import annotations
 
@@ -68,9 +69,17 @@ def family_messages() -> dict[str, Any]:
 
 def family_intent(messages: dict[str, Any], **changes: str) -> Any:
     said = {
-        "privacylevel": "high", "sourcekind": "fashionmnist", "modelkind": "complex", "fracfit": "0.5", "minfit": "1", "minav": "2",
-        "numround": "4", "sameserv": "no", "avgalgo": "FedAvg", **changes,
-    }  # fmt: skip
+        "privacylevel": "high",
+        "sourcekind": "fashionmnist",
+        "modelkind": "complex",
+        "fracfit": "0.5",
+        "minfit": "1",
+        "minav": "2",
+        "numround": "4",
+        "sameserv": "no",
+        "avgalgo": "FedAvg",
+        **changes,
+    }
     target = messages["Target"](
         ID="factory.all",
         operation="aggregate.global",
