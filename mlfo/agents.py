@@ -38,6 +38,10 @@ class Agents:
                 time.sleep(0.25 * 2**attempt)
         raise AssertionError("unreachable")
 
+    def start_by_form(self, node: Node, fields: dict[str, str]) -> dict[str, Any]:
+        """POST /serv: a server as the family asks for it; the agent's answer names the run."""
+        return self._call("POST", node, "/serv", form=fields)
+
     def status(self, node: Node, kind: str, run: str, timeout_s: float = READ_S) -> dict[str, Any]:
         return self._call("GET", node, f"/v1/{kind}/{run}", timeout_s=timeout_s)
 
@@ -57,6 +61,7 @@ class Agents:
         path: str,
         body: dict[str, Any] | None = None,
         timeout_s: float = READ_S,
+        form: dict[str, str] | None = None,
     ) -> dict[str, Any]:
         url = f"http://{node.address}:{node.agent_port}{path}"
         try:
@@ -66,6 +71,7 @@ class Agents:
                     method,
                     url,
                     json=body,
+                    data=form,
                     timeout=(min(CONNECT_S, timeout_s), timeout_s),
                     allow_redirects=False,
                 )

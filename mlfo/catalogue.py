@@ -81,6 +81,7 @@ class Application(_Strict):
     models: list[Name] = Field(min_length=1)
     strategies: list[Name] = Field(min_length=1)
     partitioners: list[Name] = Field(min_length=1)
+    strategy_key: Name | None = None  # the config key that takes the strategy's name, where there is one
     config: dict[Name, ConfigKey] = Field(default_factory=dict)
 
 

@@ -17,7 +17,7 @@ from mlfo.proto import momo_pb2, momo_pb2_grpc
 
 DEPLOY_S = 90.0  # a server's program may need this long to listen, on a machine that starts many
 CALL_S = 20.0
-ATTEMPTS = 6
+ATTEMPTS = 10  # with pauses that grow to 4 s: a central that is back within some 25 s is not noticed
 _AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNKNOWN)
 
 

@@ -177,6 +177,8 @@ def resolve(
     config.update(
         fractions if federated else {"fraction-train": 1.0, "min-train-nodes": 1, "min-available-nodes": 1}
     )
+    if application.strategy_key is not None:
+        config[application.strategy_key] = strategy
     config.setdefault("fraction-evaluate", 1.0)
     config.setdefault("min-evaluate-nodes", config["min-train-nodes"])
     if config["min-evaluate-nodes"] > (len(clients) if federated else 1):

@@ -21,7 +21,7 @@ class Times:
     raising_s: float = 120.0
 
     def join(self, clients: int) -> float:
-        return self.join_s + self.join_per_client_s * clients
+        return min(self.join_s + self.join_per_client_s * clients, 86_400.0)
 
     def watch(self, clients: int) -> float:
         """Between two looks at joining clients: many starting clients are not to be disturbed by being asked

@@ -183,8 +183,14 @@ class Agents:
             h.wfile.write(b": beat\n\n")
 
     def post(self, h: Any) -> None:
-        kind = h.path.split("/")[2]
-        request = json.loads(h.rfile.read(int(h.headers["Content-Length"])))
+        data = h.rfile.read(int(h.headers["Content-Length"]))
+        request: dict[str, Any]
+        if h.path == "/serv":
+            kind, form = "server", {k: v[0] for k, v in parse_qs(data.decode()).items()}
+            config = {"num-server-rounds": int(form["numround"])}
+            request = {"run_id": "legacy", "form": form, "clients": ["part-0"], "config": config}
+        else:
+            kind, request = h.path.split("/")[2], json.loads(data)
         node, run = h.node(), request["run_id"]
         how = self.behave.get(node)
         key = (node, kind, run)

@@ -135,6 +135,7 @@ goal: {accuracy: 0.9, deadline: 10 min}
 """
     )
     assert p.config == {
+        "strategy": "FedAvg",
         "num-server-rounds": 5,
         "fraction-train": 1.0,
         "fraction-evaluate": 0.5,
@@ -332,7 +333,9 @@ _values = st.recursive(
     | st.integers()
     | st.floats()
     | st.text(max_size=8)
-    | st.sampled_from(["robots.drilling.accuracy", "maximise", "high", "low", "fc.10", "1", "FedAvg", "0.5", "5s", "digits"]),
+    | st.sampled_from(
+        ["robots.drilling.accuracy", "maximise", "high", "low", "fc.10", "1", "FedAvg", "0.5", "5s", "digits"]
+    ),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_keys, inner, max_size=6),
     max_leaves=12,
 )
