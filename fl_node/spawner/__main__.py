@@ -26,8 +26,9 @@ FIXED_ENVIRONMENT = {
     "GRPC_ENABLE_FORK_SUPPORT": "0",
 }
 
-# What agents, MLFOs and FL processes have in common, also what NumPy and others load only when it is first used: what
-# is first imported after the fork is each process's own memory. PyTorch is left to the templates of applications.
+# What agents, MLFOs and FL processes have in common, also what NumPy and others load only when it is first
+# used: what is first imported after the fork is each process's own memory. PyTorch is left to the templates
+# of applications.
 SHARED_IMPORTS = (
     "numpy",
     "numpy.random",

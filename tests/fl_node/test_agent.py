@@ -29,7 +29,7 @@ Post = Callable[..., requests.Response]
 class Agent:
     """A running agent on a free port of the loopback."""
 
-    def __init__(self, state: Path, **environment: str) -> None:
+    def __init__(self, state: Path, *before: str, **environment: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -45,6 +45,7 @@ class Agent:
         }
         self.process = subprocess.Popen(
             [
+                *before,
                 sys.executable,
                 "-m",
                 "tests.fl_node.fakes.agent",
@@ -294,6 +295,28 @@ def test_everything_dies_with_a_killed_agent(own_agent: Agent) -> None:
         assert again.server("b", "wait", port=6110).status_code == 201
     finally:
         again.close()
+
+
+@pytest.mark.live
+def test_as_pid_1_it_collects_orphans(tmp_path: Path) -> None:
+    """In a container nobody else does; its own children's exit codes are still its own."""
+    made = Agent(tmp_path / "node", "unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    try:
+        children = Path(f"/proc/{made.process.pid}/task/{made.process.pid}/children")
+        agent_pid = int(children.read_text())
+        for number in range(5):
+            assert made.server(f"orphans-{number}", "orphans", port=6120 + number).status_code == 201
+        assert made.server("bad", "fail", port=6119).status_code == 201
+        for number in range(5):
+            made.wait("server", f"orphans-{number}", "succeeded")
+        assert made.wait("server", "bad", "failed")["exit_code"] == 3
+        left = Path(f"/proc/{agent_pid}/task/{agent_pid}/children")
+        wait_until(lambda: not left.read_text().strip(), 5, "the orphans to be collected")
+        os.kill(agent_pid, signal.SIGTERM)
+        assert made.process.wait(10) == 0
+    finally:
+        made.process.kill()
+        made.process.wait()
 
 
 def test_sigterm_stops_the_processes_first(own_agent: Agent) -> None:
