@@ -284,8 +284,8 @@ def test_everything_dies_with_a_killed_agent(own_agent: Agent) -> None:
     before = own_agent.events("done", follow="false")
     own_agent.process.kill()
     own_agent.process.wait()
-    for pid in pids:
-        wait_until(lambda pid=pid: not alive(pid), 2, f"the end of {pid}")
+    left = pids
+    wait_until(lambda: not any(alive(pid) for pid in left), 2, f"the end of {left}")
     again = Agent(own_agent.state)
     try:
         lost, done = again.status("server", "a"), again.status("server", "done")
@@ -363,7 +363,7 @@ def test_forms_of_this_family(agent: Agent) -> None:
 
 
 def test_every_error_is_told_at_once(agent: Agent) -> None:
-    body = {
+    body: dict[str, Any] = {
         "run_id": "../etc",
         "application": "x",
         "clients": 0,

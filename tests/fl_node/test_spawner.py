@@ -314,8 +314,8 @@ def test_everything_ends_with_the_spawner(own_nest: Nest, modules: Path, number:
     template = Spawner(own_nest.socket).status()["templates"][0]["pid"]
     own_nest.process.send_signal(number)
     assert own_nest.process.wait(10) == (0 if number == signal.SIGTERM else -number)
-    for pid in [template, *(child.pid for child in children)]:
-        wait_until(lambda pid=pid: not alive(pid), 3, f"the end of {pid}")
+    left = [template, *(child.pid for child in children)]
+    wait_until(lambda: not any(alive(pid) for pid in left), 3, f"the end of {left}")
     if number == signal.SIGTERM:
         assert not own_nest.socket.exists()
         assert children[0].wait(1) == -signal.SIGTERM
