@@ -79,9 +79,13 @@ def default_commands(kind: str, config: Path) -> list[str]:
 
 
 def default_resolve(application: str) -> Path:
+    """The application's folder. Raises ValueError saying why there is none."""
     from fl_node.applications import resolve
 
-    return Path(resolve(application))
+    try:
+        return Path(resolve(application))
+    except Exception as error:  # its own error class is its own affair; the text is for the sender
+        raise ValueError(str(error)) from error
 
 
 class Supervisor:
@@ -238,7 +242,8 @@ class Supervisor:
         events = str(process.tail.path)
         if process.kind == "server":
             return {"events": events, "host": "0.0.0.0"}
-        return {"events": events, "state": str(process.folder / "state"), "name": self.identity.node}
+        name = getattr(process.request, "name", None) or self.identity.node
+        return {"events": events, "state": str(process.folder / "state"), "name": name}
 
     def _stop(self, process: FlProcess) -> None:
         with self._lock:
@@ -359,8 +364,10 @@ class Supervisor:
             for kind in ("server", "client"):
                 try:
                     body = json.loads((folder / kind / "config.json").read_text())
-                    for extra in ("events", "host", "state", "name"):
+                    for extra in ("events", "host", "state"):
                         body.pop(extra, None)
+                    if body.get("name") == self.identity.node:
+                        del body["name"]
                     request = parse(kind, body)
                 except (OSError, ValueError, InvalidRequest):
                     continue

@@ -94,11 +94,11 @@ def main() -> int:
         return 1
     folders = []
     for application in arguments.warm:
-        from fl_node.applications import resolve
+        from fl_node.agent.supervisor import default_resolve
 
         try:
-            folders.append(str(Path(resolve(application)).resolve()))
-        except (ValueError, OSError) as error:
+            folders.append(str(default_resolve(application).resolve()))
+        except ValueError as error:
             print(f"fl_node.spawner: --warm {application}: {error}", file=sys.stderr)
             return 1
     nofile_soft, nofile_hard = resource.getrlimit(resource.RLIMIT_NOFILE)

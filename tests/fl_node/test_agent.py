@@ -76,7 +76,7 @@ class Agent:
             "run_id": run_id,
             "application": "image_classification",
             "config": config,
-            "clients": 2,
+            "clients": ["fc.1", "fc.2"],
             **body,
         }
         return requests.post(f"{self.url}/v1/server", json=whole, timeout=15)
@@ -346,10 +346,13 @@ def test_forms_of_this_family(agent: Agent) -> None:
     for kind in ("server", "client"):
         agent.wait(kind, "legacy", "succeeded")
     config = json.loads((agent.state / "runs/legacy/server/config.json").read_text())
-    assert config["clients"] == 4 and config["config"]["num-server-rounds"] == 3
+    assert (
+        config["clients"] == ["part-0", "part-1", "part-2", "part-3"]
+        and config["config"]["num-server-rounds"] == 3
+    )
     assert config["config"]["fraction-train"] == 0.5 and config["config"]["min-available-nodes"] == 4
     config = json.loads((agent.state / "runs/legacy/client/config.json").read_text())
-    assert config["partition_id"] == 3 and config["num_partitions"] == 4
+    assert config["name"] == "part-3" and config["partition_id"] == 3 and config["num_partitions"] == 4
     assert config["config"] == {"dataset": "fashionmnist", "model": "lenet"}
     second = requests.post(f"{agent.url}/serv", data=form, timeout=15)
     assert second.status_code == 201 and second.json()["pid"] != first.json()["pid"]
