@@ -261,7 +261,8 @@ def test_grpc_and_threads_work_in_forks(nest: Nest, modules: Path) -> None:
     for number, application in enumerate((None, modules, None, modules)):
         child = run(nest, modules, "a", "echo", log=f"echo-{number}", application=application)
         assert child.wait(30) == 0, (modules / f"echo-{number}").read_text()
-        assert (modules / f"echo-{number}").read_text() == "echoed\n"
+        # Beside it gRPC may say that a channel was told to go away.
+        assert "echoed" in (modules / f"echo-{number}").read_text().splitlines()
 
 
 def test_a_template_that_dies_takes_its_children_and_is_replaced(nest: Nest, modules: Path) -> None:
