@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "fl_node" / "apps" / "image_classification"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "fl_node" / "apps" / "image-classification"))
 
 from harness import Cohort  # noqa: E402
 

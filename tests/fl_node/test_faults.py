@@ -81,7 +81,9 @@ def test_a_run_goes_on_without_a_client_that_dies(cohort: Callable[..., Cohort])
 def test_a_run_that_needs_the_dead_client_fails_with_its_name(cohort: Callable[..., Cohort]) -> None:
     """Flower would wait for min-available-nodes without end; here the join deadline holds."""
     config = {"megabytes": 1, "rounds": 3, "sleep": 0.5, "min-available": 2}
-    made = cohort(2, application=LARGE, config=config, server={**QUICK, "join_timeout_s": 10}, client=KEEPALIVE)
+    made = cohort(
+        2, application=LARGE, config=config, server={**QUICK, "join_timeout_s": 10}, client=KEEPALIVE
+    )
     made.start()
     made.wait_event("phase.started", round=1)
     made.kill("fc.10")
@@ -92,7 +94,9 @@ def test_a_run_that_needs_the_dead_client_fails_with_its_name(cohort: Callable[.
 
 def test_more_nodes_than_the_cohort_has(cohort: Callable[..., Cohort]) -> None:
     """Nobody else can come: the message says which keys to lower."""
-    made = cohort(2, application=LARGE, config={"megabytes": 1, "min-available": 5}, server={"join_timeout_s": 30})
+    made = cohort(
+        2, application=LARGE, config={"megabytes": 1, "min-available": 5}, server={"join_timeout_s": 30}
+    )
     made.start()
     assert made.wait(timeout_s=60) == 1
     assert "min-available-nodes" in made.events("run.failed")[0]["error"]
@@ -207,7 +211,13 @@ def test_wrong_settings_are_all_named(cohort: Callable[..., Cohort]) -> None:
     made.spawn("server", "fl_node.server", {"run_id": 7, "clients": [], "colour": 1, "port": 70000})
     assert made.wait(timeout_s=20) == 1
     log = made.log("server")
-    for text in ("run_id: found int 7", "application: missing", "clients: found []", "colour: unknown", "port: found 70000"):
+    for text in (
+        "run_id: found int 7",
+        "application: missing",
+        "clients: found []",
+        "colour: unknown",
+        "port: found 70000",
+    ):
         assert text in log, log
 
 

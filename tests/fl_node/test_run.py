@@ -49,7 +49,9 @@ def test_lenet_learns_fashion_mnist_and_repeats_to_the_bit(cohort: Callable[...,
         for direction in ("bytes_down", "bytes_up"):
             assert 1.0 < reply[direction] / started["model_bytes"] < 1.02
     sources = {(e["round"], e["source"]) for e in made.events("round.metrics")}
-    assert sources == {(0, "server")} | {(n, s) for n in (1, 2, 3) for s in ("train", "distributed", "server")}
+    assert sources == {(0, "server")} | {
+        (n, s) for n in (1, 2, 3) for s in ("train", "distributed", "server")
+    }
     total = sum(p["bytes_down"] for p in phases)
     assert 0 <= finished[1]["bytes_down"] - total < 2000  # welcomes, confirmations, the end
 

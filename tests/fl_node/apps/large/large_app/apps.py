@@ -31,5 +31,7 @@ def train(message: Message, context: Context) -> Message:
     if context.run_config["fail"]:
         raise RuntimeError("no data today")
     values = message.content["arrays"]["w"].numpy() + np.float32(1)
-    content = RecordDict({"arrays": ArrayRecord({"w": Array(values)}), "metrics": MetricRecord({"num-examples": 1})})
+    content = RecordDict(
+        {"arrays": ArrayRecord({"w": Array(values)}), "metrics": MetricRecord({"num-examples": 1})}
+    )
     return Message(content, reply_to=message)
