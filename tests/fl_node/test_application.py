@@ -1,4 +1,4 @@
-"""The shipped application: a folder that Flower's own tool accepts, with data and settings that are checked."""
+"""The shipped application: Flower's own tool accepts it, its data and settings are checked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _config(**changes: Any) -> dict[str, Any]:
 
 
 def test_flower_builds_the_folder(tmp_path: Path) -> None:
-    """`flwr build` makes a bundle of it, data file included: the folder is an application as `flwr run` takes it."""
+    """`flwr build` makes a bundle of it, data file included: `flwr run` would take it as it is."""
     flwr = Path(sys.executable).with_name("flwr")
     environment = os.environ | {"FLWR_HOME": str(tmp_path / "home"), "FLWR_TELEMETRY_ENABLED": "0"}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What goes wrong in the field, with real processes: each fault ends by a deadline and names who is at fault."""
+"""What goes wrong in the field, with real processes: each fault ends by a deadline and is named."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def proxies() -> Iterator[Callable[[int], Proxy]]:
 
 
 def test_a_client_that_is_missing_is_named(cohort: Callable[..., Cohort]) -> None:
-    """One client killed before it joins, one that never starts: the run fails by the join deadline with both names."""
+    """One client killed before it joins, one that never starts: the join deadline names both."""
     made = cohort(4, server={"join_timeout_s": 12})
     made.start_server()
     for index in range(3):
@@ -106,7 +106,7 @@ def test_more_nodes_than_the_cohort_has(cohort: Callable[..., Cohort]) -> None:
 def test_a_lost_link_loses_no_round(
     cohort: Callable[..., Cohort], proxies: Callable[[int], Proxy], fault: str
 ) -> None:
-    """A link that breaks during training, or goes silent, comes back: nothing is lost and nothing is done twice."""
+    """A link that breaks or goes silent during training comes back: nothing lost, nothing done twice."""
     config = {"megabytes": 3, "rounds": 3, "sleep": 1.5}
     made = cohort(2, application=LARGE, config=config, server={**QUICK, "grace_s": 30.0}, client=KEEPALIVE)
     proxy = proxies(made.start_server())
@@ -135,7 +135,7 @@ def test_a_lost_link_loses_no_round(
 def test_a_restarted_client_goes_on_where_it_was(
     cohort: Callable[..., Cohort], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kill -9 during training and a new process: Context.state is kept, and the weights are those of a quiet run."""
+    """kill -9 during training and a new process: state is kept, the weights are those of a quiet run."""
     quiet = cohort(2, application=str(APPS / "custom"), config={}).start()
     assert quiet.wait() == 0, quiet.log("server")
     monkeypatch.setenv("TEST_DIE_ONCE", str(tmp_path / "died"))
@@ -145,14 +145,14 @@ def test_a_restarted_client_goes_on_where_it_was(
     made.start_client(0)
     assert made.wait() == 0, made.log("server")
     assert "goes on with the state kept" in made.log("fc.10")
-    calls = [e["metrics"]["calls"] for e in made.events("round.metrics", source="train")]
+    calls = [round(e["metrics"]["calls"], 6) for e in made.events("round.metrics", source="train")]
     assert calls == [1.0, 2.0, 3.0]
     hashes = [each.events("run.finished")[0]["weights_sha256"] for each in (quiet, made)]
     assert hashes[0] == hashes[1]
 
 
 def test_strangers_are_refused(cohort: Callable[..., Cohort]) -> None:
-    """An unknown name and a wrong run get a reason and exit code 3; an address where nobody listens gets 4."""
+    """An unknown name and a wrong run get a reason and exit code 3; a dead address gets 4."""
     made = cohort(4, server={"join_timeout_s": 60}, application=LARGE, config={"megabytes": 1})
     made.names = ["fc.10"]
     made.start_server()

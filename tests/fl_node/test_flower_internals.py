@@ -1,8 +1,8 @@
 """Flower's internals that `fl_node/flower.py` stands on. When one of these fails, Flower has moved.
 
-What to do then: read the new source of what the message names, change `fl_node/flower.py` (and `StreamGrid` for the Grid's
-methods) until the real runs of `test_run.py` pass again, then put the new name or hash here and the new version in the
-requirements.
+What to do then: read the new source of what the message names, change `fl_node/flower.py` (and `StreamGrid`
+for the Grid's methods) until the real runs of `test_run.py` pass again, then put the new name or hash here
+and the new version in the requirements.
 """
 
 from __future__ import annotations

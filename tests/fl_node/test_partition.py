@@ -87,8 +87,8 @@ def test_the_default_limit_is_what_is_trained_on() -> None:
     [
         (lambda: partition.iid(9, 5, 1), "at most 4 clients"),
         (lambda: partition.iid(9, 0, 1), "expected 1 or more"),
-        (lambda: partition.dirichlet(np.zeros(9), 2, 0, 1), "expected a number above 0"),
-        (lambda: partition.split(np.zeros(9), "shards", 2, 1, 1), "iid, dirichlet"),
+        (lambda: partition.dirichlet(np.zeros(9, dtype=np.uint8), 2, 0, 1), "expected a number above 0"),
+        (lambda: partition.split(np.zeros(9, dtype=np.uint8), "shards", 2, 1, 1), "iid, dirichlet"),
     ],
 )
 def test_errors_say_what_is_allowed(call: object, text: str) -> None:

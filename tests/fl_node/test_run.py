@@ -12,7 +12,7 @@ LENET = {"model": "lenet", "dataset": "fashionmnist", "min-train-nodes": 4, "min
 
 
 def test_lenet_learns_fashion_mnist_and_repeats_to_the_bit(cohort: Callable[..., Cohort]) -> None:
-    """Four clients with 2,000 images each, three rounds; a second run, named otherwise, ends in the same weights."""
+    """Four clients, 2,000 images each, three rounds; a second run of another name ends in the same weights."""
     finished = []
     for run in ("first", "second"):
         made = cohort(4, config=LENET, run=run).start()
@@ -74,12 +74,12 @@ def test_a_foreign_application_runs_unmodified(cohort: Callable[..., Cohort]) ->
     assert "PARTITIONS [0, 1, 2]" in made.log("server")
     assert "MY OWN START" in made.log("server")
     train = made.events("round.metrics", source="train")
-    assert [(e["round"], e["metrics"]["calls"], e["metrics"]["replies"]) for e in train] == [
+    assert [(e["round"], round(e["metrics"]["calls"], 6), e["metrics"]["replies"]) for e in train] == [
         (1, 1.0, 3),
         (2, 2.0, 3),
         (3, 3.0, 3),
     ]
-    assert all(e["metrics"]["marked"] == 1.0 for e in train)
+    assert all(round(e["metrics"]["marked"], 6) == 1.0 for e in train)
     assert [p["phase"] for p in made.events("phase.finished")][:3] == ["query", "train", "evaluate"]
     assert len(made.events("run.finished")[0]["weights_sha256"]) == 64
 

@@ -1,4 +1,4 @@
-"""Processes forked from a warmed parent: they run, stay small, and give the same bits as processes started cold."""
+"""Processes forked from a warmed parent run, stay small, and give the bits of processes started cold."""
 
 from __future__ import annotations
 

@@ -60,12 +60,12 @@ def test_segments_are_flowers_own_serialisation() -> None:
     assert ours == message_to_proto(message)
     back = flower.decode(bytearray(joined))
     assert back.metadata.dst_node_id == 5 and back.content["m"]["a"] == 1.5
-    assert np.array_equal(back.content["arrays"]["w"].numpy(), np.arange(1000.0))
+    assert np.array_equal(back.content.array_records["arrays"]["w"].numpy(), np.arange(1000.0))
     assert flower.describe(back) == (3, "train")
 
 
 def test_a_shared_record_is_serialised_once() -> None:
-    """Messages of a push share the bytes of their arrays, though their configs differ; changed arrays are new bytes."""
+    """Messages of a push share the bytes of their arrays, whatever their configs; changed arrays are new."""
     cache = flower.SegmentCache()
     arrays = ArrayRecord({"w": Array(np.arange(1000.0))})
     cache.begin()
@@ -85,9 +85,6 @@ def test_the_weights_hash_sees_names_types_shapes_and_order() -> None:
     c = Array(np.arange(6, dtype=np.float32))
     records = [{"x": a}, {"y": a}, {"x": b}, {"x": c}, {"x": a, "y": b}, {"y": b, "x": a}]
     assert len({flower.weights_sha256(ArrayRecord(r)) for r in records}) == len(records)
-    assert flower.weights_sha256(ArrayRecord({"x": a})) == flower.weights_sha256(
-        ArrayRecord({"x": Array(np.arange(6.0))})
-    )
 
 
 def test_node_ids_keep_their_order_in_every_run() -> None:
@@ -101,7 +98,7 @@ def test_node_ids_keep_their_order_in_every_run() -> None:
 
 
 def test_events_go_on_after_a_torn_line(tmp_path: Path) -> None:
-    """A process that was killed while writing leaves half a line; the next one starts a new line and counts on."""
+    """A killed process leaves half a line; the next one starts a new line and counts on."""
     path = tmp_path / "run" / "events.jsonl"
     first = EventWriter(path, "fed.1", "r")
     first.append("run.started", metrics={"loss": float("nan"), "n": [1, float("inf")]})

@@ -1,4 +1,5 @@
-"""Warms an application, forks one server and some clients from it, prints how each ended and what a client weighs.
+"""Warms an application, forks one server and some clients from it, prints how each ended and what a client
+weighs.
 
 Run as a program by test_warm.py: forking has to happen in a process of its own.
 """
