@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import SMALL, Cohort
-from proxy import Proxy
+
+from tests.fl_node.harness import SMALL, Cohort
+from tests.fl_node.proxy import Proxy
 
 APPS = Path(__file__).resolve().parent / "apps"
 LARGE = str(APPS / "large")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import REPOSITORY, Cohort, free_port
+from tests.fl_node.harness import REPOSITORY, Cohort, free_port
 
 CONFIG: dict[str, Any] = {
     "model": "lenet",

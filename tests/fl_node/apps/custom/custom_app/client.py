@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Adds 1 to the model each round; counts its calls in Context.state; a mod counts messages in the metrics."""
 
 import os

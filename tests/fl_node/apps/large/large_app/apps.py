@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """A model of any size that goes to the clients and comes back with 1 added; may sleep or fail on the way."""
 
 import time
