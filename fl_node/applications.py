@@ -16,8 +16,11 @@ class ApplicationError(Exception):
 
 
 def available() -> list[str]:
-    """Names of the shipped applications, sorted."""
-    return sorted(path.parent.name for path in SHIPPED.glob("*/pyproject.toml"))
+    """Names of the shipped applications, sorted, with underscores.
+
+    Their folders have dashes, since Flower accepts no underscore in the name of an application's folder.
+    """
+    return sorted(path.parent.name.replace("-", "_") for path in SHIPPED.glob("*/pyproject.toml"))
 
 
 def resolve(name_or_path: str | Path) -> Path:
@@ -33,7 +36,7 @@ def resolve(name_or_path: str | Path) -> Path:
     if text and "/" not in text and text not in (".", ".."):
         for name in available():
             if name == text.replace("-", "_"):
-                return SHIPPED / name
+                return SHIPPED / name.replace("_", "-")
         raise ApplicationError(
             f"application {text!r}: no shipped application has this name. Shipped: {', '.join(available())}. "
             "For one of your own write the folder that holds its pyproject.toml, as an absolute path."

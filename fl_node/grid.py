@@ -82,7 +82,7 @@ class StreamGrid(Grid):
         self._stall_timeout_s = stall_timeout_s
         self._event = event
         self._first_push = first_push
-        self._names = {node_id: name for name, node_id in hub.settings.clients.items()}
+        self._names = {node_id: name for name, node_id in hub.clients().items()}
         self._lock = threading.RLock()
         self._cache = flower.SegmentCache()
         self._pending: dict[str, _Pending] = {}

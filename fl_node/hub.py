@@ -62,17 +62,27 @@ class Hub:
                 if self._failure is not None:
                     raise self._failure
                 missing = self._not_connected()
-                if not missing:
+                unnamed = self.settings.expected - len(self._sessions)
+                if not missing and not unnamed:
                     return
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    why = "; ".join(f"{name}: {self._sessions[name].reason}" for name in missing)
+                    reasons = [f"{name}: {self._sessions[name].reason}" for name in missing]
+                    if unnamed:
+                        there = ", ".join(sorted(set(self._sessions) - set(missing))) or "nobody"
+                        reasons.append(f"{unnamed} of any name never connected ({there} did)")
+                    why = "; ".join(reasons)
                     raise CohortError(
-                        f"{len(missing)} of {len(self._sessions)} clients had not joined "
+                        f"{len(missing) + unnamed} of {self.settings.expected} clients had not joined "
                         f"after {timeout_s:g} s: {why}",
                         missing,
                     )
                 self._change.wait(min(left, 1.0))
+
+    def clients(self) -> dict[str, int]:
+        """Names and node ids of all clients that are known, sorted by name."""
+        with self._change:
+            return {name: self._sessions[name].node_id for name in sorted(self._sessions)}
 
     def available(self) -> list[int]:
         """Node ids of clients that are connected or within their grace period, sorted."""
@@ -169,7 +179,11 @@ class Hub:
         if refusal:
             await context.write(pb.Down(refused=pb.Refused(reason=refusal)))
             return
-        session = self._sessions[first.hello.client]
+        name = first.hello.client
+        if name not in self._sessions:
+            with self._change:
+                self._sessions[name] = Session(name, self.settings.assign(name))
+        session = self._sessions[name]
         connection = self._attach(session, first)
         reason = "the link was lost"
         tasks = [
@@ -192,7 +206,9 @@ class Hub:
             return f"this server speaks stream protocol {wire.PROTOCOL}, the client {hello.protocol}"
         if hello.run != self.settings.run:
             return f"this server runs {self.settings.run!r}, the client asks for run {hello.run!r}"
-        if hello.client not in self._sessions:
+        if not hello.client or len(hello.client) > 255:
+            return f"a client's name has 1 to 255 characters, this one {len(hello.client)}"
+        if hello.client not in self._sessions and len(self._sessions) >= self.settings.expected:
             known = ", ".join(sorted(self._sessions))
             return f"client {hello.client!r} is not of run {self.settings.run!r}. Its clients: {known}"
         if hello.flower != self.settings.flower:
@@ -201,7 +217,6 @@ class Hub:
             )
         if hello.failure:
             with self._change:
-                self._sessions[hello.client].reason = hello.failure
                 self._failure = CohortError(
                     f"client {hello.client} cannot take part: {hello.failure}", [hello.client]
                 )
@@ -397,6 +412,6 @@ class Hub:
         return [name for name, session in self._sessions.items() if session.state != "connected"]
 
     def _tell(self, kind: str, session: Session, reason: str, **more: Any) -> None:
-        expected = len(self._sessions)
-        joined = expected - len(self._not_connected())
+        expected = self.settings.expected
+        joined = len(self._sessions) - len(self._not_connected())
         self._event(kind, client=session.name, joined=joined, expected=expected, reason=reason, **more)

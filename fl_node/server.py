@@ -57,7 +57,7 @@ class Run:
         settings = self.settings
         determinism.seed_everything(settings.seed, "server")
         folder = resolve(settings.application)
-        say(f"run {settings.run_id}: server {settings.name}, {folder.name}, {len(settings.clients)} clients")
+        say(f"run {settings.run_id}: server {settings.name}, {folder.name}, {settings.num_clients} clients")
 
         from fl_node import flower
         from fl_node.grid import StreamGrid, node_ids
@@ -72,7 +72,9 @@ class Run:
                 run=settings.run_id,
                 run_number=flower.run_number(settings.run_id),
                 flower=flower.FLOWER_VERSION,
-                clients=node_ids(settings.run_id, settings.clients),
+                clients=node_ids(settings.run_id, settings.names),
+                expected=settings.num_clients,
+                assign=lambda name: node_ids(settings.run_id, [name])[name],
                 host=settings.host,
                 port=settings.port,
                 grace_s=settings.grace_s,
@@ -85,7 +87,7 @@ class Run:
         address = os.environ.get("COHORTNET_ADDRESS") or settings.host
         self.event("server.listening", address=f"{address}:{port}")
         hub.await_cohort(settings.join_timeout_s)
-        self.event("cohort.complete", clients=list(settings.clients))
+        self.event("cohort.complete", clients=list(hub.clients()))
         grid = StreamGrid(
             hub,
             flower.make_run(settings.run_id, settings.config),
@@ -120,7 +122,7 @@ class Run:
                 "run.started",
                 application=self.settings.application,
                 config=self.config,
-                num_clients=len(self.settings.clients),
+                num_clients=self.settings.num_clients,
                 model_bytes=model_bytes,
             )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fl_node.proto import stream_pb2 as pb
@@ -90,12 +91,18 @@ class Session:
 
 @dataclass(frozen=True)
 class HubSettings:
-    """What a hub is told. Times in seconds; `clients` maps names to node ids."""
+    """What a hub is told; times in seconds. `clients` maps the expected names to node ids.
+
+    Where only their number is known, `expected` is larger than `clients`: any name is let in until all places
+    are taken, and `assign` makes its node id.
+    """
 
     run: str
     run_number: int
     flower: str
     clients: dict[str, int]
+    expected: int
+    assign: Callable[[str], int]
     host: str = "0.0.0.0"
     port: int = 6000
     grace_s: float = 30.0

@@ -60,8 +60,10 @@ class _Settings:
             if kind is float and isinstance(value, int) and not isinstance(value, bool):
                 value = float(value)
             check = item.metadata.get("check")
-            if type(value) is not kind:
-                problems.append(f"{name}: found {type(value).__name__} {value!r}, expected {kind.__name__}")
+            kinds = kind if isinstance(kind, tuple) else (kind,)
+            if type(value) not in kinds:
+                allowed = " or ".join(each.__name__ for each in kinds)
+                problems.append(f"{name}: found {type(value).__name__} {value!r}, expected {allowed}")
             elif check is not None and not check[0](value):
                 problems.append(f"{name}: found {value!r}, expected {check[1]}")
             else:
@@ -71,7 +73,7 @@ class _Settings:
         return cls(**values)
 
 
-def _field(kind: type, check: Any = None, **default: Any) -> Any:
+def _field(kind: type | tuple[type, ...], check: Any = None, **default: Any) -> Any:
     return field(metadata={"kind": kind, "check": check}, **default)
 
 
@@ -80,11 +82,13 @@ _PORT = (lambda value: 0 <= value <= 65535, "0 to 65535 (0: any free port)")
 _POSITIVE = (lambda value: value > 0, "a number of seconds above 0")
 _COUNT = (lambda value: value >= 1, "1 or more")
 _INDEX = (lambda value: value >= 0, "0 or more")
-_NAMES = (
+_CLIENTS = (
     lambda value: (
-        bool(value) and all(isinstance(n, str) and n for n in value) and len(set(value)) == len(value)
+        value >= 1
+        if isinstance(value, int)
+        else bool(value) and all(isinstance(n, str) and n for n in value) and len(set(value)) == len(value)
     ),
-    "a list of different node names, at least one",
+    "a list of different node names, at least one, or how many of any name are waited for",
 )
 _ADDRESS = (
     lambda value: value.rpartition(":")[2].isdigit() and bool(value.rpartition(":")[0]),
@@ -98,18 +102,30 @@ class ServerSettings(_Settings):
 
     run_id: str = _field(str, _FILLED)
     application: str = _field(str, _FILLED)
-    clients: list[str] = _field(list, _NAMES)
+    clients: list[str] | int = _field((list, int), _CLIENTS)
     events: str = _field(str, _FILLED)
     config: dict[str, Any] = _field(dict, default_factory=dict)
     seed: int = _field(int, _INDEX, default=1)
     host: str = _field(str, _FILLED, default="0.0.0.0")
     port: int = _field(int, _PORT, default=6000)
     name: str = _field(str, _FILLED, default_factory=node_name)
-    join_timeout_s: float = _field(float, _POSITIVE, default=120.0)
+    join_timeout_s: float = _field(
+        float, _POSITIVE, default=120.0
+    )  # for the cohort, and for waits inside the run
     message_timeout_s: float = _field(float, _POSITIVE, default=600.0)
     grace_s: float = _field(float, _POSITIVE, default=30.0)
     keepalive_s: float = _field(float, _POSITIVE, default=10.0)
     keepalive_timeout_s: float = _field(float, _POSITIVE, default=20.0)
+
+    @property
+    def names(self) -> list[str]:
+        """The expected clients, where they are named."""
+        return [] if isinstance(self.clients, int) else self.clients
+
+    @property
+    def num_clients(self) -> int:
+        """How many clients make the cohort."""
+        return self.clients if isinstance(self.clients, int) else len(self.clients)
 
 
 @dataclass(frozen=True)

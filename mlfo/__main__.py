@@ -1,4 +1,5 @@
-"""``python -m mlfo --role edge|central``: reads the arguments, puts the parts together, runs until SIGTERM."""
+"""``python -m mlfo --role edge|central``: reads the arguments, puts the parts together, runs until
+SIGTERM."""
 
 from __future__ import annotations
 
@@ -16,13 +17,13 @@ import waitress
 from mlfo import catalogue, rest
 from mlfo.agents import Agents
 from mlfo.central import Central, serve
-from mlfo.conduct import Times
 from mlfo.edge import Edge
 from mlfo.errors import SetupError
 from mlfo.inventory import AGENT_PORT, Inventory, InventoryFile
 from mlfo.metrics import Metrics
 from mlfo.momo import CentralClient
 from mlfo.store import Store
+from mlfo.times import Times
 
 log = logging.getLogger("mlfo")
 CATALOGUE = Path(__file__).resolve().parent.parent / "intents" / "catalogue.yaml"
@@ -187,9 +188,17 @@ def run(args: argparse.Namespace) -> None:
         log.info("Mo-Mo on port %d", grpc_port)
     try:
         web = waitress.create_server(
-            rest.build(about, store, metrics, edge, central), host=host, port=port, threads=rest.THREADS, send_bytes=1,
-            max_request_body_size=64 << 20, connection_limit=256, channel_timeout=120, ident="mlfo", clear_untrusted_proxy_headers=True,
-        )  # fmt: skip
+            rest.build(about, store, metrics, edge, central),
+            host=host,
+            port=port,
+            threads=rest.THREADS,
+            send_bytes=1,
+            max_request_body_size=64 << 20,
+            connection_limit=256,
+            channel_timeout=120,
+            ident="mlfo",
+            clear_untrusted_proxy_headers=True,
+        )
     except OSError as error:
         raise SetupError(f"--rest {args.rest} cannot be bound: {error}") from error
     listener = threading.Thread(target=_listen, args=(web,), name="rest", daemon=True)

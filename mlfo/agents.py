@@ -27,7 +27,8 @@ class Agents:
         attempts: int = 4,
         stop: Callable[[], bool] = bool,
     ) -> dict[str, Any]:
-        """POST /v1/<kind>: starting is idempotent by run id, so a lost answer is asked for again, ``attempts`` times in all."""
+        """POST /v1/<kind>: starting is idempotent by run id, so a lost answer is asked for again,
+        ``attempts`` times in all."""
         for attempt in range(attempts):
             try:
                 return self._call("POST", node, f"/v1/{kind}", request)
@@ -36,6 +37,10 @@ class Agents:
                     raise
                 time.sleep(0.25 * 2**attempt)
         raise AssertionError("unreachable")
+
+    def start_by_form(self, node: Node, fields: dict[str, str]) -> dict[str, Any]:
+        """POST /serv: a server as the family asks for it; the agent's answer names the run."""
+        return self._call("POST", node, "/serv", form=fields)
 
     def status(self, node: Node, kind: str, run: str, timeout_s: float = READ_S) -> dict[str, Any]:
         return self._call("GET", node, f"/v1/{kind}/{run}", timeout_s=timeout_s)
@@ -56,6 +61,7 @@ class Agents:
         path: str,
         body: dict[str, Any] | None = None,
         timeout_s: float = READ_S,
+        form: dict[str, str] | None = None,
     ) -> dict[str, Any]:
         url = f"http://{node.address}:{node.agent_port}{path}"
         try:
@@ -65,6 +71,7 @@ class Agents:
                     method,
                     url,
                     json=body,
+                    data=form,
                     timeout=(min(CONNECT_S, timeout_s), timeout_s),
                     allow_redirects=False,
                 )
@@ -81,7 +88,8 @@ class Agents:
         except requests.ConnectionError as error:
             raise AgentError(
                 node.name,
-                f"{node.name}: its agent at {node.address}:{node.agent_port} is unreachable ({_cause(error)})",
+                f"{node.name}: its agent at {node.address}:{node.agent_port} is unreachable "
+                f"({_cause(error)})",
             ) from error
         except (requests.RequestException, ValueError) as error:
             raise AgentError(

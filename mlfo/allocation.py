@@ -1,8 +1,10 @@
-"""Which server serves a run. ``choose`` is the pure rule; ``Allocator`` applies it to what the store holds, one at a time.
+"""Which server serves a run. ``choose`` is the pure rule; ``Allocator`` applies it to what the store holds,
+one at a time.
 
-The rule: the server of the plan's cohort. ``sameserver``: not given, ``no`` and ``nor`` mean just that (``nor`` first forgets which
-server served what); anything else means the server that last served the same source and model. Only where another live run holds the
-wanted server is the next free one in plan order taken, and the answer says so. Where none is free, nobody gets one.
+The rule: the server of the plan's cohort. ``sameserver``: not given, ``no`` and ``nor`` mean just that
+(``nor`` first forgets which server served what); anything else means the server that last served the same
+source and model. Only where another live run holds the wanted server is the next free one in plan order
+taken, and the answer says so. Where none is free, nobody gets one.
 """
 
 from __future__ import annotations
@@ -55,9 +57,9 @@ def choose(
 ) -> Choice | Busy:
     """The rule of this module's docstring.
 
-    order: all servers in plan order. planned: the plan's server, None where the asker named no cohort. last: who last served this
-    source and model. held: server -> run, live only. ahead: runs that wait for any server and asked earlier; a wanted server that is
-    free is given regardless of them, another's is not.
+    order: all servers in plan order. planned: the plan's server, None where the asker named no cohort. last:
+    who last served this source and model. held: server -> run, live only. ahead: runs that wait for any
+    server and asked earlier; a wanted server that is free is given regardless of them, another's is not.
     """
     for server, holder in held.items():
         if holder == run:
@@ -70,7 +72,8 @@ def choose(
             notes.append(f"server {last} used again: it last served this source and model")
         else:
             notes.append(
-                f"sameserver '{sameserver}': no server has served this source and model yet, so the plan's is used"
+                f"sameserver '{sameserver}': no server has served this source and model yet, "
+                "so the plan's is used"
             )
     if wanted in order and wanted not in held:
         return Choice(str(wanted), reason, tuple(notes))
@@ -80,7 +83,8 @@ def choose(
         return Busy({s: held[s] for s in order if s in held}, ahead)
     if wanted in order:
         notes = [
-            f"server {wanted} is held by the live run {held[str(wanted)]}: {free[0]}, the next free one in plan order, is used"
+            f"server {wanted} is held by the live run {held[str(wanted)]}: {free[0]}, "
+            "the next free one in plan order, is used"
         ]
     else:
         notes.append(f"no cohort named: {free[0]}, the first free server in plan order, is used")

@@ -1,4 +1,5 @@
-"""The catalogue: which operands, sources, models, sinks, strategies and applications intents may name. A strict file, read once."""
+"""The catalogue: which operands, sources, models, sinks, strategies and applications intents may name. A
+strict file, read once."""
 
 from __future__ import annotations
 
@@ -80,6 +81,7 @@ class Application(_Strict):
     models: list[Name] = Field(min_length=1)
     strategies: list[Name] = Field(min_length=1)
     partitioners: list[Name] = Field(min_length=1)
+    strategy_key: Name | None = None  # the config key that takes the strategy's name, where there is one
     config: dict[Name, ConfigKey] = Field(default_factory=dict)
 
 
@@ -136,7 +138,8 @@ class Catalogue(_Strict):
 
 
 def _dead_end(name: str, things: Mapping[str, _Installed]) -> str | None:
-    """Why a chain of fallbacks leads nowhere, or None. A chain that ends in something absent is only seen when it is used."""
+    """Why a chain of fallbacks leads nowhere, or None. A chain that ends in something absent is only seen
+    when it is used."""
     seen: list[str] = [name]
     while (following := things[seen[-1]].fallback) is not None:
         if following in seen:

@@ -1,8 +1,8 @@
-"""The central orchestrator: owns the servers. Answers Mo-Mo: allocates by plan, starts servers on their nodes, frees them."""
+"""The central orchestrator: owns the servers. Answers Mo-Mo: allocates by plan, starts servers on their
+nodes, frees them."""
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import threading
@@ -13,14 +13,14 @@ from typing import Any
 
 import grpc
 
+from mlfo import deployment
 from mlfo.agents import ENDED, Agents
 from mlfo.allocation import Allocator, Busy, Choice
 from mlfo.catalogue import Catalogue
-from mlfo.errors import AgentError, IntentRefused, Problem
-from mlfo.intent import Known, check_constraints
+from mlfo.deployment import Deployment
+from mlfo.errors import AgentError, IntentRefused
 from mlfo.inventory import Inventory, InventoryFile, Node
 from mlfo.metrics import Metrics
-from mlfo.pipeline import DEFAULT_ROUNDS, DEFAULT_SAMPLES, stable_seed
 from mlfo.proto import momo_pb2, momo_pb2_grpc
 from mlfo.store import Store
 
@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 LISTEN_S = 60.0
 WORKERS = 32
 MAX_CALLS = 256
-# A holder whose run has ended at its server is freed; not before this age, so that a run in its start is not taken for one (seconds).
+# A holder whose run has ended at its server is freed; not before this age, so that a run in its start is not
+# taken for one (seconds).
 STALE_S = 15.0
 
 
@@ -64,7 +65,7 @@ class Central(momo_pb2_grpc.OrchestrateServicer):
         self._guard = threading.Lock()
         self._probed = 0.0
 
-    # Mo-Mo ---------------------------------------------------------------------------------------------------------
+    # Mo-Mo ----------
 
     def Deploy(self, request: momo_pb2.Intent, context: Any) -> momo_pb2.Status:  # noqa: N802 (the name of the contract)
         return self._answer("Deploy", context, lambda: self._deploy(request, context))
@@ -93,17 +94,15 @@ class Central(momo_pb2_grpc.OrchestrateServicer):
         log.info("%s refused: %s: %s", method, code.name, text)
         context.abort(code, text[:2000])
 
-    # Deploy --------------------------------------------------------------------------------------------------------
+    # Deploy ----------
 
     def _deploy(self, request: momo_pb2.Intent, context: Any) -> momo_pb2.Status:
         inventory = self._inventory.get()
         run = request.run_id or f"momo-{_slug(request.intentID)}-{secrets.token_hex(4)}"
-        if run != _slug(run) or len(run) > 100:
-            raise Failure(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"run_id {run!r}: only a-z, 0-9 and '-' are allowed, at most 100",
-            )
-        start = self._start_request(run, request, inventory)
+        try:
+            wanted = deployment.read(request, run, self._catalogue, inventory, self._fl_port)
+        except IntentRefused as refused:
+            raise Failure(grpc.StatusCode.INVALID_ARGUMENT, str(refused)) from refused
         with self._locked(run):
             known = self._store.run(run)
             if known is not None and known[0] == "released":
@@ -111,20 +110,11 @@ class Central(momo_pb2_grpc.OrchestrateServicer):
                     grpc.StatusCode.FAILED_PRECONDITION,
                     f"run {run} has been released already; ask with a new run id",
                 )
-            constraints = request.Targets[0].Constraints
-            source, model = constraints.sourcekind or "", constraints.modelkind or ""
-            cohort = inventory.cohorts.get(request.cohort)
-            choice = self._allocate(
-                run, inventory, cohort.server if cohort else None, source, model, constraints.sameserv
-            )
+            choice = self._allocate(run, inventory, wanted)
             node = inventory.nodes[choice.server]
-            if request.centralised:
-                start["clients"] = [node.name]
-            if request.seed == 0 and not request.config_json:
-                start["seed"] = stable_seed(inventory.seed, node.cohort)
-            self._store.keep_run(run, "deployed", {"server": node.name, "source": source, "model": model})
+            self._store.keep_run(run, "deployed", {"server": node.name})
             try:
-                address = self._start(run, node, start, context)
+                address = self._start(run, node, wanted, context)
             except Failure:
                 self._stop(run, node)
                 self._allocator.release(run)
@@ -135,107 +125,22 @@ class Central(momo_pb2_grpc.OrchestrateServicer):
             status=address, run_id=run, server=node.name, reason=choice.reason, notes=choice.notes
         )
 
-    def _start_request(self, run: str, request: momo_pb2.Intent, inventory: Inventory) -> dict[str, Any]:
-        """The body of POST /v1/server. A peer that sends only the family's fields gets this project's defaults."""
-        if len(request.Targets) != 1:
-            raise Failure(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"{len(request.Targets)} targets; exactly one is carried out",
-            )
-        target = request.Targets[0]
-        problems: list[Problem] = []
-        if (target.operation, target.operand) != ("aggregate.global", "model.federated"):
-            problems.append(
-                Problem(
-                    "Targets[0]",
-                    "unknown_operand",
-                    f"'{target.operation}' of '{target.operand}'",
-                    "'aggregate.global' of 'model.federated' is done here",
-                )
-            )
-        said = {f.name: value for f, value in target.Constraints.ListFields()}
-        constraints, found = check_constraints(said, Known(self._catalogue, inventory))
-        problems += found
-        application = request.application or next(iter(self._catalogue.applications))
-        if application not in self._catalogue.applications:
-            problems.append(
-                Problem(
-                    "application",
-                    "unknown_application",
-                    f"unknown application '{application}'",
-                    f"known: {', '.join(self._catalogue.applications)}",
-                )
-            )
-        if request.cohort and request.cohort not in inventory.cohorts:
-            problems.append(
-                Problem(
-                    "cohort",
-                    "unknown_cohort",
-                    f"unknown cohort '{request.cohort}'",
-                    f"known: {', '.join(inventory.cohorts) or 'none'}",
-                )
-            )
-        config: Any = {}
-        if request.config_json:
-            try:
-                config = json.loads(request.config_json)
-            except ValueError as error:
-                problems.append(Problem("config_json", "json", f"not JSON: {error}"))
-            if not isinstance(config, dict):
-                problems.append(Problem("config_json", "type", "not an object"))
-        elif constraints is not None and not problems:
-            config = self._family_config(said, constraints, problems)
-        if problems:
-            raise Failure(grpc.StatusCode.INVALID_ARGUMENT, str(IntentRefused(problems)))
-        count = len(request.clients) or int(config.get("min-available-nodes", 1))
-        return {
-            "run_id": run,
-            "application": application,
-            "config": config,
-            "clients": list(request.clients),
-            "seed": int(request.seed),
-            "port": self._fl_port,
-            "join_timeout_s": request.join_timeout_s or 60.0 + 3.0 * count,
-            "message_timeout_s": request.message_timeout_s or 600.0,
-            "grace_s": request.grace_s or 30.0,
-        }
-
-    def _family_config(
-        self, said: dict[str, str], constraints: Any, problems: list[Problem]
-    ) -> dict[str, Any]:
-        config: dict[str, Any] = {
-            "num-server-rounds": constraints.numround or DEFAULT_ROUNDS,
-            "fraction-train": constraints.fracfit or 1.0,
-            "fraction-evaluate": 1.0,
-            "min-train-nodes": constraints.minfit or 1,
-            "min-available-nodes": constraints.minav or 1,
-            "min-evaluate-nodes": constraints.minfit or 1,
-            "samples-per-client": DEFAULT_SAMPLES,
-        }
-        try:
-            if constraints.sourcekind:
-                config["dataset"] = self._catalogue.source(constraints.sourcekind)[1].dataset
-            if constraints.modelkind:
-                config["model"] = self._catalogue.model(constraints.modelkind)[1].model
-        except LookupError as error:
-            problems.append(Problem("Constraints", "not_installed", str(error)))
-        return config
-
-    def _allocate(
-        self, run: str, inventory: Inventory, planned: str | None, source: str, model: str, sameserver: str
-    ) -> Choice:
+    def _allocate(self, run: str, inventory: Inventory, wanted: Deployment) -> Choice:
+        cohort = inventory.cohorts.get(wanted.cohort)
         order = inventory.servers()
         if not order:
             raise Failure(grpc.StatusCode.FAILED_PRECONDITION, "the testbed has no server node")
-        choice = self._allocator.allocate(run, order, planned, source, model, sameserver or None)
+        ask = (cohort.server if cohort else None, wanted.source, wanted.model, wanted.sameserver or None)
+        choice = self._allocator.allocate(run, order, *ask)
         if isinstance(choice, Busy) and self._free_the_dead(inventory):
-            choice = self._allocator.allocate(run, order, planned, source, model, sameserver or None)
+            choice = self._allocator.allocate(run, order, *ask)
         if isinstance(choice, Busy):
             raise Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, choice.message())
         return choice
 
     def _free_the_dead(self, inventory: Inventory) -> bool:
-        """Frees servers whose run has ended at its agent without a Release (a peer that knows none, an edge that is gone)."""
+        """Frees servers whose run has ended at its agent without a Release (a peer that knows none, an edge
+        that is gone)."""
         with self._guard:
             if time.monotonic() - self._probed < 5.0:
                 return False
@@ -246,7 +151,12 @@ class Central(momo_pb2_grpc.OrchestrateServicer):
             if time.time() - held["since"] < STALE_S or node is None:
                 continue
             try:
-                ended = self._agents.status(node, "server", held["run"], timeout_s=3.0).get("state") in ENDED
+                ended = (
+                    self._agents.status(node, "server", self._agent_run(held["run"]), timeout_s=3.0).get(
+                        "state"
+                    )
+                    in ENDED
+                )
             except AgentError as error:
                 ended = error.status == 404
             if ended and self._allocator.release(held["run"]):
@@ -257,12 +167,19 @@ class Central(momo_pb2_grpc.OrchestrateServicer):
                 freed = True
         return freed
 
-    def _start(self, run: str, node: Node, request: dict[str, Any], context: Any) -> str:
+    def _start(self, run: str, node: Node, wanted: Deployment, context: Any) -> str:
         """Starts the server and waits until it listens; the address for clients."""
         try:
-            status = self._agents.start(
-                node, "server", request, attempts=3, stop=lambda: not context.is_active()
-            )
+            if wanted.form:
+                status = self._agents.start_by_form(node, wanted.form)
+                self._store.keep_run(
+                    run, "deployed", {"server": node.name, "agent_run": status.get("run_id")}
+                )
+            else:
+                body = {**wanted.body, "clients": [node.name]} if wanted.centralised else wanted.body
+                status = self._agents.start(
+                    node, "server", body, attempts=3, stop=lambda: not context.is_active()
+                )
             end = time.monotonic() + LISTEN_S
             pause_s = 0.05
             while status.get("state") == "starting":
@@ -275,7 +192,7 @@ class Central(momo_pb2_grpc.OrchestrateServicer):
                     )
                 time.sleep(pause_s)
                 pause_s = min(pause_s * 1.5, 0.5)
-                status = self._agents.status(node, "server", run)
+                status = self._agents.status(node, "server", self._agent_run(run))
         except AgentError as error:
             raise Failure(
                 grpc.StatusCode.FAILED_PRECONDITION, f"server cannot be started: {error}"
@@ -283,11 +200,12 @@ class Central(momo_pb2_grpc.OrchestrateServicer):
         if status.get("state") not in ("listening", "running", "succeeded"):
             raise Failure(
                 grpc.StatusCode.FAILED_PRECONDITION,
-                f"{node.name}: the FL server ended before it listened: {status.get('state')}, {status.get('error') or 'no reason given'}",
+                f"{node.name}: the FL server ended before it listened: {status.get('state')}, "
+                f"{status.get('error') or 'no reason given'}",
             )
         return f"{node.address}:{self._fl_port}"
 
-    # Release, Reset, Servers ------------------------------------------------------------------------------------------
+    # Release, Reset, Servers ----------
 
     def release(self, run: str) -> momo_pb2.Status:
         with self._locked(run):
@@ -319,19 +237,30 @@ class Central(momo_pb2_grpc.OrchestrateServicer):
         for name in inventory.servers():
             a = held.get(name)
             reply.servers.add(
-                name=name, address=inventory.nodes[name].address, cohort=cohorts.get(name, ""), run_id=a["run"] if a else "",
-                source=a["source"] if a else "", model=a["model"] if a else "", since=a["since"] if a else 0.0,
-            )  # fmt: skip
+                name=name,
+                address=inventory.nodes[name].address,
+                cohort=cohorts.get(name, ""),
+                run_id=a["run"] if a else "",
+                source=a["source"] if a else "",
+                model=a["model"] if a else "",
+                since=a["since"] if a else 0.0,
+            )
         return reply
+
+    def _agent_run(self, run: str) -> str:
+        """What the server's agent calls a run: the same, but for servers that were started by the family's
+        form."""
+        known = self._store.run(run)
+        return str((known[1].get("agent_run") if known else None) or run)
 
     def _stop(self, run: str, node: Node) -> str | None:
         try:
-            self._agents.stop(node, "server", run)
+            self._agents.stop(node, "server", self._agent_run(run))
             return None
         except AgentError as error:
             return f"the server may still run: {error}"
 
-    # One lock a run, dropped when nobody uses it -------------------------------------------------------------------------
+    # One lock a run, dropped when nobody uses it ----------
 
     def _locked(self, run: str) -> _RunLock:
         return _RunLock(self._locks, self._guard, run)
@@ -357,7 +286,8 @@ class _RunLock:
 
 
 def serve(central: Central, address: str) -> tuple[grpc.Server, int]:
-    """Starts the gRPC server; returns it and its port. Raises RuntimeError where the address cannot be bound."""
+    """Starts the gRPC server; returns it and its port. Raises RuntimeError where the address cannot be
+    bound."""
     server = grpc.server(
         ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="momo"),
         maximum_concurrent_rpcs=MAX_CALLS,
@@ -370,4 +300,4 @@ def serve(central: Central, address: str) -> tuple[grpc.Server, int]:
 
 
 def _slug(text: str) -> str:
-    return "".join(c if c in "abcdefghijklmnopqrstuvwxyz0123456789" else "-" for c in text.lower())[:100]
+    return "".join(c if c in "abcdefghijklmnopqrstuvwxyz0123456789" else "-" for c in text.lower())[:32]

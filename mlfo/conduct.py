@@ -1,7 +1,9 @@
-"""One intent's life: allocate a server, start the clients, follow the run, end it. Everything it does can be done twice.
+"""One intent's life: allocate a server, start the clients, follow the run, end it. Everything it does can be
+done twice.
 
-``Conduct.run`` is called in a worker thread of ``edge`` and never raises. Where the process is killed at any point, a new Conduct
-for the same intent takes up again: starts are idempotent by run id, events are kept once by their number at the server's node.
+``Conduct.run`` is called in a worker thread of ``edge`` and never raises. Where the process is killed at any
+point, a new Conduct for the same intent takes up again: starts are idempotent by run id, events are kept once
+by their number at the server's node.
 """
 
 from __future__ import annotations
@@ -11,46 +13,22 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from mlfo.agents import ENDED as PROCESS_ENDED
 from mlfo.agents import Agents
-from mlfo.errors import AgentError, IntentFailed, SetupError
+from mlfo.errors import AgentError, IntentFailed
 from mlfo.follow import Follower
 from mlfo.inventory import InventoryFile, Node
 from mlfo.metrics import Metrics
 from mlfo.momo import CentralClient, Refused, deploy_request
+from mlfo.participants import Participants, last_words
 from mlfo.pipeline import Pipeline
+from mlfo.progress import Progress
 from mlfo.store import Store
+from mlfo.times import Times
 
 log = logging.getLogger(__name__)
-
-POOL = 16
-
-
-@dataclass(frozen=True)
-class Times:
-    """Deadlines, all in seconds."""
-
-    join_s: float = 60.0
-    join_per_client_s: float = 3.0
-    allocation_s: float = 1800.0
-    message_s: float = 600.0
-    grace_s: float = 30.0
-    lost_s: float = 60.0
-    collect_s: float = 10.0
-    watch_s: float = 1.0
-    watch_per_client_s: float = 0.05
-    raising_s: float = 120.0
-
-    def join(self, clients: int) -> float:
-        return self.join_s + self.join_per_client_s * clients
-
-    def watch(self, clients: int) -> float:
-        """Between two looks at joining clients: many starting clients are not to be disturbed by being asked how they are."""
-        return max(self.watch_s, self.watch_per_client_s * clients)
 
 
 class Cancelled(Exception):
@@ -92,19 +70,11 @@ class Conduct:
         if record.get("server_allocated"):
             self._pipeline = self._pipeline.on_server(record["server_allocated"])
         self._follower: Follower | None = None
-        self._joined: set[str] = set()
-        self._complete = False
-        self._finished: dict[str, Any] | None = None
-        self._failed: dict[str, Any] | None = None
-        self._goal: dict[str, Any] = {
-            "accuracy": self._pipeline.goal_accuracy,
-            "deadline_s": self._pipeline.deadline_s,
-            "met": None,
-        }
-        self._accuracy: tuple[float, int] | None = None
-        self._judge_by = "distributed"
+        self._progress = Progress(self._pipeline)
+        self._made: Participants | None = None
+        self._told: set[str] = set()  # nodes whose end is among the kept events already
 
-    # The life -------------------------------------------------------------------------------------------------------
+    # The life ----------
 
     def run(self) -> None:
         try:
@@ -112,7 +82,7 @@ class Conduct:
             self._check()
             if state == "running" and self._record.get("server_address"):
                 self._emit("intent.resumed", state=state)
-                self._relearn()
+                self._begin_to_follow()
             else:
                 if state != "accepted":
                     self._emit("intent.resumed", state=state)
@@ -203,27 +173,7 @@ class Conduct:
     def _start(self, address: str) -> None:
         self._move("starting")
         self._begin_to_follow()
-        participants = self._pipeline.participants
-
-        def start(index: int) -> AgentError | None:
-            if self._over():
-                return None
-            request = {
-                "run_id": self.run_id,
-                "application": self._pipeline.application,
-                "config": self._pipeline.config,
-                "server": address,
-                "partition_id": index,
-                "num_partitions": len(participants),
-                "seed": self._pipeline.seed,
-            }
-            try:
-                self._agents.start(self._at(participants[index]), "client", request, stop=self._over)
-                return None
-            except AgentError as error:
-                return error
-
-        errors = [e for e in self._parallel(start, range(len(participants))) if e is not None]
+        errors = self._participants.start(address)
         self._check()
         if errors:
             raise IntentFailed(
@@ -233,33 +183,35 @@ class Conduct:
             )
 
     def _follow_to_the_end(self) -> None:
-        """Until the run has finished or failed: takes events, watches joining clients, the server, the deadline, the goal."""
-        joined_by = time.monotonic() + self._times.join(len(self._pipeline.participants)) + 5.0
+        """Until the run has finished or failed: takes events, watches joining clients, the server, the
+        deadline, the goal."""
+        size = len(self._pipeline.participants)
+        joined_by = time.monotonic() + self._times.join(size) + 5.0
         watched = probed = time.monotonic()
-        unreachable: dict[str, int] = {}
-        while self._finished is None:
+        while self._progress.finished is None:
             self._check()
             took = self._take(0.25)
-            if self._failed is not None:
-                clients = [str(c) for c in self._failed.get("clients") or []]
+            if self._progress.failed is not None:
+                clients = [str(c) for c in self._progress.failed.get("clients") or []]
+                why = self._progress.failed.get("error") or "no reason given"
                 who = f"; clients: {_join(clients)}" if clients else ""
                 raise IntentFailed(
-                    f"the run failed at {self._pipeline.server}: {self._failed.get('error') or 'no reason given'}{who}",
+                    f"the run failed at {self._pipeline.server}: {why}{who}",
                     clients,
                     "run_failed",
                 )
-            if self._goal["met"]:
+            if self._progress.goal["met"]:
                 return
             now = time.monotonic()
-            if self._complete and self._state() != "running":
+            if self._progress.complete and self._state() != "running":
                 self._move("running")
-            if not self._complete and now - watched >= self._times.watch(len(self._pipeline.participants)):
-                self._watch_joining(unreachable)
+            if not self._progress.complete and now - watched >= self._times.watch(size):
+                self._watch_joining()
                 watched = time.monotonic()
-            if not self._complete and now > joined_by:
-                missing = [c for c in self._pipeline.participants if c not in self._joined]
+            if not self._progress.complete and now > joined_by:
+                missing = [c for c in self._pipeline.participants if c not in self._progress.joined]
                 raise IntentFailed(
-                    f"not joined within {self._times.join(len(self._pipeline.participants)):g} s: {_join(missing)}",
+                    f"not joined within {self._times.join(size):g} s: {_join(missing)}",
                     missing,
                     "join_timeout",
                 )
@@ -269,37 +221,14 @@ class Conduct:
                 self._probe_server()
                 probed = time.monotonic()
 
-    def _watch_joining(self, unreachable: dict[str, int]) -> None:
-        """Fails early, by name, where a client that has not joined has ended or cannot be reached three times in a row."""
-
-        def look(client: str) -> tuple[str, str | None, bool]:
-            try:
-                status = self._agents.status(self._at(client), "client", self.run_id, timeout_s=3.0)
-            except AgentError as error:
-                return client, str(error), error.status is None
-            if status.get("state") in PROCESS_ENDED:
-                code = status.get("exit_code")
-                return (
-                    client,
-                    f"{client}: ended before its cohort was complete ({status.get('error') or f'exit code {code}'})",
-                    False,
-                )
-            return client, None, False
-
-        dead = []
-        for client, fault, silent in self._parallel(
-            look, [c for c in self._pipeline.participants if c not in self._joined]
-        ):
-            unreachable[client] = unreachable.get(client, 0) + 1 if silent else 0
-            if fault is not None and (not silent or unreachable[client] >= 3):
-                dead.append((client, fault))
-        if dead:
+    def _watch_joining(self) -> None:
+        """Fails early, by name, where a client that has not joined is lost."""
+        lost = self._participants.lost(self._progress.joined)
+        if lost:
             self._take(0)
-            if not self._complete and self._finished is None:
+            if not self._progress.complete and self._progress.finished is None:
                 raise IntentFailed(
-                    f"client(s) lost while joining: {_join(f for _, f in dead)}",
-                    [c for c, _ in dead],
-                    "client_lost",
+                    f"client(s) lost while joining: {_join(lost.values())}", lost, "client_lost"
                 )
 
     def _probe_server(self) -> None:
@@ -335,53 +264,41 @@ class Conduct:
         self._follower = last
         while self._take(0):
             pass
-        if self._finished is None and self._failed is None:
-            if status["state"] == "succeeded":
-                self._finished = {}
-            else:
-                self._failed = {
-                    "error": status.get("error")
-                    or f"the FL server {status['state']}, exit code {status.get('exit_code')}"
-                }
+        code = status.get("exit_code")
+        why = status.get("error") or f"the FL server {status['state']}, exit code {code}"
+        self._progress.server_ended(0 if status["state"] == "succeeded" else None, why)
 
     def _end_well(self) -> None:
         server = self._at(self._pipeline.server)
-        if self._goal["met"]:
+        if self._progress.goal["met"]:
             self._quietly(lambda: self._agents.stop(server, "server", self.run_id))
         self._collect()
         wanted = self._pipeline.goal_accuracy
-        reached = (
-            f"accuracy {self._accuracy[0]:.4f} in round {self._accuracy[1]} ({self._judge_by})"
-            if self._accuracy
-            else "no accuracy reported"
-        )
-        if wanted is not None and not self._goal["met"]:
-            self._goal["met"] = False
+        reached = self._progress.reached()
+        if wanted is not None and not self._progress.goal["met"]:
+            self._progress.goal["met"] = False
             raise IntentFailed(
                 f"goal not met: {reached}, wanted {wanted:g}, after all rounds", code="goal_unmet"
             )
         if self._pipeline.deadline_s is not None:
-            self._goal["met"] = True
+            self._progress.goal["met"] = True
         self._end("succeeded", f"goal met: {reached}" if wanted is not None else "all rounds done")
 
-    # Events ---------------------------------------------------------------------------------------------------------
+    # Events ----------
 
     def _begin_to_follow(self) -> None:
-        server = self._at(self._pipeline.server)
-        self._relearn(begin=False)
-        self._follower = Follower(server, self.run_id, self._store.last_origin(self.run_id, server.name))
-        self._follower.start()
-
-    def _relearn(self, begin: bool = True) -> None:
-        """What the kept events say, after a restart; then follows on where they end."""
+        """Learns what the kept events say (after a restart), then follows on where they end."""
         since = 0
         while events := self._store.events(self.run_id, since):
             since = events[-1]["seq"]
             for event in events:
                 if "origin" in event:
-                    self._learn(event)
-        if begin:
-            self._begin_to_follow()
+                    self._progress.learn(event)
+                elif event["kind"] in ("client.finished", "server.finished"):
+                    self._told.add(event.get("client") or event["server"])
+        server = self._at(self._pipeline.server)
+        self._follower = Follower(server, self.run_id, self._store.last_origin(self.run_id, server.name))
+        self._follower.start()
 
     def _take(self, wait_s: float) -> bool:
         """Takes what the follower has, keeps it, learns from it. True where something came."""
@@ -402,99 +319,36 @@ class Conduct:
         )
         for (_, event), fresh in zip(items, new, strict=True):
             if fresh:
-                self._learn(event)
+                self._progress.learn(event)
         return True
 
-    def _learn(self, event: dict[str, Any]) -> None:
-        kind = event.get("kind")
-        if kind == "client.joined":
-            self._joined.add(str(event.get("client")))
-        elif kind in ("cohort.complete", "run.started"):
-            self._complete = True
-        elif kind == "round.metrics":
-            self._judge(event)
-        elif kind == "run.finished":
-            self._finished = event
-        elif kind == "run.failed":
-            self._failed = event
-        elif (
-            kind == "process.ended"
-            and event.get("process") == "server"
-            and self._finished is None
-            and self._failed is None
-        ):
-            code = event.get("exit_code")
-            if code == 0:
-                self._finished = event
-            else:
-                self._failed = {"error": f"the FL server's process ended with exit code {code}"}
-
-    def _judge(self, event: dict[str, Any]) -> None:
-        """Keeps the last accuracy: the server's own where it measures one, else the distributed."""
-        source, metrics = event.get("source"), event.get("metrics") or {}
-        accuracy = metrics.get("accuracy")
-        if source not in ("server", "distributed") or not isinstance(accuracy, (int, float)):
-            return
-        if source == "server":
-            self._judge_by = "server"
-        if source == self._judge_by:
-            self._accuracy = (float(accuracy), int(event.get("round") or 0))
-            wanted = self._pipeline.goal_accuracy
-            if wanted is not None and accuracy >= wanted:
-                self._goal["met"] = True
-                self._goal["reached"] = {
-                    "accuracy": float(accuracy),
-                    "round": self._accuracy[1],
-                    "source": source,
-                }
-
-    # Ends -----------------------------------------------------------------------------------------------------------
+    # Ends ----------
 
     def _collect(self) -> None:
-        """The interface counters of all nodes; clients that do not end by themselves are stopped (at once where a goal
-        cut the run short: nobody tells them)."""
-        patience_s = 0.0 if self._goal["met"] else self._times.collect_s
-
-        def last_words(client: str) -> dict[str, Any]:
-            return self._last_words(client, "client", patience_s)
+        """The interface counters of all nodes; clients that do not end by themselves are stopped (at once
+        where a goal cut the run short: nobody tells them)."""
+        patience_s = 0.0 if self._progress.goal["met"] else self._times.collect_s
 
         self._check(deadline=False)
-        for words in self._parallel(last_words, self._pipeline.participants):
+        left = [name for name in self._pipeline.participants if name not in self._told]
+        for words in self._participants.last_words(left, patience_s, self._stopping):
             self._emit("client.finished", client=words.pop("node"), **words)
-        words = self._last_words(self._pipeline.server, "server", patience_s)
-        self._emit("server.finished", server=words.pop("node"), **words)
+        if self._pipeline.server not in self._told or self._pipeline.privacylevel == "low":
+            words = last_words(
+                self._participants, self._pipeline.server, "server", patience_s, self._stopping
+            )
+            self._emit("server.finished", server=words.pop("node"), **words)
         while self._follower is not None and self._take(0):
             pass
 
-    def _last_words(self, name: str, kind: str, patience_s: float) -> dict[str, Any]:
-        words: dict[str, Any] = {"node": name, "interface_start": None, "interface_end": None}
-        try:
-            node = self._at(name)
-            end = time.monotonic() + patience_s
-            status = self._agents.status(node, kind, self.run_id, timeout_s=5.0)
-            while (
-                status.get("state") not in PROCESS_ENDED
-                and time.monotonic() < end
-                and not self._stopping.is_set()
-            ):
-                time.sleep(0.2)
-                status = self._agents.status(node, kind, self.run_id, timeout_s=5.0)
-            if status.get("state") not in PROCESS_ENDED:
-                status = self._agents.stop(node, kind, self.run_id) or status
-            keys = ("state", "exit_code", "started", "ended", "interface_start", "interface_end")
-            words.update({key: status.get(key) for key in keys})
-            if status.get("error"):
-                words["error"] = status["error"]
-        except (AgentError, IntentFailed) as error:
-            words["error"] = str(error)
-        return words
-
     def _end(self, state: str, reason: str, nodes: Iterable[str] = (), code: str = "") -> None:
-        """Stops what still runs, frees the server, then writes the last state. Clients are free for others only from here on."""
+        """Stops what still runs, frees the server, then writes the last state. Clients are free for others
+        only from here on."""
         notes: list[str] = []
         try:
             if state != "succeeded":
-                self._stop_clients(set(nodes))
+                if self._state() in ("starting", "running"):
+                    self._participants.stop(set(nodes))
                 if self._follower is not None:
                     self._take(0)
             if self._state() not in ("accepted", "resolving"):
@@ -507,36 +361,24 @@ class Conduct:
         except Exception as error:  # the end is written whatever happens before it
             log.exception("intent %s: clean-up", self.run_id)
             notes.append(f"clean-up failed: {type(error).__name__}: {error}")
-        changes: dict[str, Any] = {"reason": reason, "goal": self._goal, "nodes_at_fault": list(nodes)}
-        if self._goal["accuracy"] is not None and self._goal["met"] is None:
-            self._goal["met"] = False
+        changes: dict[str, Any] = {
+            "reason": reason,
+            "goal": self._progress.goal,
+            "nodes_at_fault": list(nodes),
+        }
+        if self._progress.goal["accuracy"] is not None and self._progress.goal["met"] is None:
+            self._progress.goal["met"] = False
         if notes:
             changes["notes"] = [*self._record.get("notes", []), *notes]
-        if self._accuracy:
-            changes["accuracy"] = {
-                "value": self._accuracy[0],
-                "round": self._accuracy[1],
-                "source": self._judge_by,
-            }
-        extra: dict[str, Any] = {"nodes": list(nodes), "goal": self._goal}
+        if self._progress.accuracy is not None:
+            changes["accuracy"] = self._progress.accuracy
+        extra: dict[str, Any] = {"nodes": list(nodes), "goal": self._progress.goal}
         if code:
             extra["code"] = code
         try:
             self._move(state, reason, changes, **extra)
         except Exception:  # the store is gone (disk full): nothing more can be done for this intent
             log.exception("intent %s: the state %s could not be written", self.run_id, state)
-
-    def _stop_clients(self, at_fault: set[str]) -> None:
-        """Those at fault are tried last and once: they may be the ones that do not answer."""
-
-        def stop(name: str) -> None:
-            self._quietly(lambda: self._agents.stop(self._at(name), "client", self.run_id))
-
-        if self._state() in ("starting", "running"):
-            names = self._pipeline.participants
-            self._parallel(
-                stop, [*(n for n in names if n not in at_fault), *(n for n in names if n in at_fault)]
-            )
 
     def _quietly(self, call: Callable[[], object]) -> str | None:
         try:
@@ -546,13 +388,17 @@ class Conduct:
             log.info("intent %s: %s", self.run_id, error)
             return str(error)
 
-    # Small things ------------------------------------------------------------------------------------------------------
+    # Small things ----------
+
+    @property
+    def _participants(self) -> Participants:
+        """Made anew where the server (which takes part itself in centralised learning) has changed."""
+        if self._made is None or self._made.names != self._pipeline.participants:
+            self._made = Participants(self.run_id, self._pipeline, self._agents, self._inventory, self._over)
+        return self._made
 
     def _at(self, name: str) -> Node:
-        try:
-            return self._inventory.get().nodes[name]
-        except (KeyError, SetupError) as error:
-            raise IntentFailed(f"node {name} is no longer in the testbed", [name], "node_gone") from error
+        return self._participants.node(name)
 
     def _state(self) -> str:
         return str(self._record["state"])
@@ -565,7 +411,8 @@ class Conduct:
             return True
 
     def _check(self, deadline: bool = True) -> None:
-        """Raises where the orchestrator stops, the user has cancelled, or the intent's deadline has passed."""
+        """Raises where the orchestrator stops, the user has cancelled, or the intent's deadline has
+        passed."""
         if self._stopping.is_set():
             raise Stopping
         state = self._store.state(self.run_id)
@@ -573,7 +420,7 @@ class Conduct:
             raise Cancelled
         limit = self._pipeline.deadline_s
         if deadline and limit is not None and time.time() - self._record["created"] > limit:
-            self._goal["met"] = False
+            self._progress.goal["met"] = False
             raise IntentFailed(
                 f"goal not met: the deadline of {limit:g} s has passed while {self._state()}", code="deadline"
             )
@@ -583,13 +430,6 @@ class Conduct:
         while time.monotonic() < end:
             self._check()
             time.sleep(0.1)
-
-    def _parallel(self, call: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-        items = list(items)
-        with ThreadPoolExecutor(
-            max_workers=max(1, min(POOL, len(items))), thread_name_prefix=f"call-{self.run_id[-8:]}"
-        ) as pool:
-            return list(pool.map(call, items))
 
     def _move(
         self, state: str, reason: str = "", changes: dict[str, Any] | None = None, **extra: Any

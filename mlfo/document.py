@@ -1,4 +1,5 @@
-"""YAML text from strangers: read with bounds on size, depth, nodes, and without aliases. Gives plain Python values."""
+"""YAML text from strangers: read with bounds on size, depth, nodes, and without aliases. Gives plain Python
+values."""
 
 from __future__ import annotations
 
@@ -18,8 +19,9 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def read(text: bytes) -> dict[str, Any]:
     """The mapping in a YAML document.
 
-    Raises IntentRefused for anything else: not UTF-8, no YAML, aliases (a few of them make a bomb), nesting deeper than 16,
-    more than 20,000 nodes, more than one document, keys given twice, or a document that is not a mapping.
+    Raises IntentRefused for anything else: not UTF-8, no YAML, aliases (a few of them make a bomb), nesting
+    deeper than 16, more than 20,000 nodes, more than one document, keys given twice, or a document that is
+    not a mapping.
     """
     if len(text) > MAX_BYTES:
         raise _refused(

@@ -1,4 +1,5 @@
-"""The edge orchestrator: accepts intents, gives each to a worker, resumes what a former process left, ends what users cancel."""
+"""The edge orchestrator: accepts intents, gives each to a worker, resumes what a former process left, ends
+what users cancel."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from typing import Any
 from mlfo import document
 from mlfo.agents import Agents
 from mlfo.catalogue import Catalogue
-from mlfo.conduct import Conduct, Times, event
+from mlfo.conduct import Conduct, event
 from mlfo.errors import IntentFailed, IntentRefused, Problem
 from mlfo.intent import Form, Known, check_form, check_intent
 from mlfo.inventory import InventoryFile
@@ -20,6 +21,7 @@ from mlfo.metrics import Metrics
 from mlfo.momo import CentralClient
 from mlfo.pipeline import Pipeline, resolve
 from mlfo.store import ENDED, Store
+from mlfo.times import Times
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,8 @@ class Edge:
         self.central.close()
 
     def accept(self, text: bytes, fields: dict[str, str]) -> dict[str, Any]:
-        """Checks an intent completely, keeps it, and begins it; the answer to its sender. Raises IntentRefused."""
+        """Checks an intent completely, keeps it, and begins it; the answer to its sender. Raises
+        IntentRefused."""
         try:
             intent_pipeline, intent_id = self._checked(text, fields)
         except IntentRefused as refused:
@@ -85,7 +88,8 @@ class Edge:
         notes = list(intent_pipeline.notes)
         if holder is not None:
             notes.append(
-                f"server {intent_pipeline.server} is wanted or held by the live intent {holder}: another may be taken"
+                f"server {intent_pipeline.server} is wanted or held by the live intent {holder}: "
+                "another may be taken"
             )
         body = {
             "intentID": intent_id,

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault in what somebody sent: the path of the value, a short code, a message, and a hint that says what to type."""
+    """One fault in what somebody sent: the path of the value, a short code, a message, and a hint that says
+    what to type."""
 
     path: str
     code: str

@@ -1,4 +1,5 @@
-"""Following the events of a run at its server's agent: server-sent events, reconnected by sequence number until told to stop."""
+"""Following the events of a run at its server's agent: server-sent events, reconnected by sequence number
+until told to stop."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ MAX_LINE = 1 << 20
 class Follower(threading.Thread):
     """Reads ``/v1/events?run=...&since=...`` into a bounded queue of (sequence number, event).
 
-    ``last_contact`` is the monotonic time of the last byte or successful connection, for whoever decides that a server is lost.
+    ``last_contact`` is the monotonic time of the last byte or successful connection, for whoever decides that
+    a server is lost.
     """
 
     def __init__(self, node: Node, run: str, since: int) -> None:
@@ -57,7 +59,8 @@ class Follower(threading.Thread):
             self._stop_asked.wait(wait_s)
 
     def drain(self) -> None:
-        """Reads what there is now, in the caller's thread; for after ``stop`` and ``join``. Raises OSError where nobody answers."""
+        """Reads what there is now, in the caller's thread; for after ``stop`` and ``join``. Raises OSError
+        where nobody answers."""
         try:
             self._read(follow=False)
         except http.client.HTTPException as error:
@@ -66,7 +69,8 @@ class Follower(threading.Thread):
     def _read(self, follow: bool) -> None:
         connection = http.client.HTTPConnection(self.node.address, self.node.agent_port, timeout=5.0)
         try:
-            path = f"/v1/events?run={quote(self.run_id)}&since={self.since}&follow={'true' if follow else 'false'}"
+            which = "true" if follow else "false"
+            path = f"/v1/events?run={quote(self.run_id)}&since={self.since}&follow={which}"
             connection.connect()
             self._socket = (
                 connection.sock

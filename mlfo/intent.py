@@ -1,8 +1,9 @@
-"""What a user writes: the family's intent in YAML with this project's additions, and the form fields beside it.
+"""What a user writes: the family's intent in YAML with this project's additions, and the form fields beside
+it.
 
-Validation is strict and complete: every fault is collected, with path, code, message and hint. Names (operands, models,
-strategies, clients, ...) are checked against the catalogue and the inventory, which are handed in as context. Nothing is
-decided here; ``pipeline`` does that.
+Validation is strict and complete: every fault is collected, with path, code, message and hint. Names
+(operands, models, strategies, clients, ...) are checked against the catalogue and the inventory, which are
+handed in as context. Nothing is decided here; ``pipeline`` does that.
 """
 
 from __future__ import annotations
@@ -230,7 +231,8 @@ class Data(_Strict):
 
 
 class Goal(_Strict):
-    """``accuracy`` ends the run when it is reached; ``deadline`` (seconds from acceptance) fails it when it is not."""
+    """``accuracy`` ends the run when it is reached; ``deadline`` (seconds from acceptance) fails it when it
+    is not."""
 
     accuracy: Fraction | None = None
     deadline: Seconds | None = None

@@ -1,4 +1,5 @@
-"""The testbed as the orchestrator sees it: nodes, cohorts and addresses from ``inventory.json``. Reads it, never writes it."""
+"""The testbed as the orchestrator sees it: nodes, cohorts and addresses from ``inventory.json``. Reads it,
+never writes it."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class Cohort:
 
 
 class Inventory:
-    """One version of the inventory, indexed. Raises SetupError where the content is not an inventory of version 1."""
+    """One version of the inventory, indexed. Raises SetupError where the content is not an inventory of
+    version 1."""
 
     def __init__(self, content: dict[str, Any], agent_port: int = AGENT_PORT) -> None:
         try:
@@ -96,7 +98,8 @@ class Inventory:
 
 
 class InventoryFile:
-    """The inventory on disk: waits for it once, then reads it again whenever it changes. Safe from many threads."""
+    """The inventory on disk: waits for it once, then reads it again whenever it changes. Safe from many
+    threads."""
 
     def __init__(self, path: Path, agent_port: int = AGENT_PORT) -> None:
         self.path = path

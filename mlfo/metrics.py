@@ -15,9 +15,12 @@ class Metrics:
     def __init__(self, node: str, role: str, states: Callable[[], dict[str, int]]) -> None:
         self.registry = CollectorRegistry()
         self.phase_seconds = Histogram(
-            "mlfo_intent_phase_seconds", "Seconds that intents spent in a state", ["phase"], registry=self.registry,
+            "mlfo_intent_phase_seconds",
+            "Seconds that intents spent in a state",
+            ["phase"],
+            registry=self.registry,
             buckets=(0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600),
-        )  # fmt: skip
+        )
         self.errors = Counter("mlfo_errors", "Errors by kind", ["kind"], registry=self.registry)
         self.momo = Counter(
             "mlfo_momo_messages",

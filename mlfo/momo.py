@@ -1,4 +1,5 @@
-"""The asking side of Mo-Mo: calls to the central orchestrator with deadlines and bounded retries. Owns one gRPC channel."""
+"""The asking side of Mo-Mo: calls to the central orchestrator with deadlines and bounded retries. Owns one
+gRPC channel."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from mlfo.proto import momo_pb2, momo_pb2_grpc
 
 DEPLOY_S = 90.0  # a server's program may need this long to listen, on a machine that starts many
 CALL_S = 20.0
-ATTEMPTS = 6
+ATTEMPTS = 10  # with pauses that grow to 4 s: a central that is back within some 25 s is not noticed
 _AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNKNOWN)
 
 
@@ -25,7 +26,8 @@ class Refused(Exception):
 
 
 class CentralClient:
-    """The central MLFO at ``address`` (IP:9000). Failures become IntentFailed with the central's own words."""
+    """The central MLFO at ``address`` (IP:9000). Failures become IntentFailed with the central's own
+    words."""
 
     def __init__(self, address: str, metrics: Metrics) -> None:
         self.address = address
@@ -46,7 +48,8 @@ class CentralClient:
         self._channel.close()
 
     def deploy(self, request: momo_pb2.Intent, check: Callable[[], None]) -> momo_pb2.Status:
-        """Deploy; idempotent by run id, so it is asked again where no answer came. ``check`` is called while waiting and may raise.
+        """Deploy; idempotent by run id, so it is asked again where no answer came. ``check`` is called while
+        waiting and may raise.
 
         Raises Refused where all servers are held, IntentFailed otherwise.
         """
@@ -113,7 +116,8 @@ def server_json(server: momo_pb2.Server) -> dict[str, Any]:
 def deploy_request(
     run: str, pipeline: Pipeline, join_timeout_s: float, message_timeout_s: float, grace_s: float
 ) -> momo_pb2.Intent:
-    """The Intent that goes upward: the family's fields as the family fills them, and this project's beside them."""
+    """The Intent that goes upward: the family's fields as the family fills them, and this project's beside
+    them."""
     config = pipeline.config
     constraints = momo_pb2.Constraints(
         privacylevel=pipeline.privacylevel,

@@ -1,4 +1,5 @@
-"""The REST face: Flask for routes, waitress for sockets. Turns requests into calls of ``edge`` or ``central``; decides nothing."""
+"""The REST face: Flask for routes, waitress for sockets. Turns requests into calls of ``edge`` or
+``central``; decides nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ HEARTBEAT_S = 5.0
 def build(
     about: dict[str, Any], store: Store, metrics: Metrics, edge: Edge | None, central: Central | None
 ) -> Flask:
-    """The application of a role: with ``edge`` intents are taken, with ``central`` servers are shown and reset."""
+    """The application of a role: with ``edge`` intents are taken, with ``central`` servers are shown and
+    reset."""
     app = Flask("mlfo")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY
@@ -162,7 +164,8 @@ def _intent_routes(app: Flask, edge: Edge, store: Store) -> None:
 
 
 def _sent() -> tuple[bytes, dict[str, str]]:
-    """The YAML and the form fields of a request; raises IntentRefused where it holds neither one file nor a body."""
+    """The YAML and the form fields of a request; raises IntentRefused where it holds neither one file nor a
+    body."""
     if request.mimetype != "multipart/form-data":
         text = request.get_data(cache=False, parse_form_data=False)
         return text, {}

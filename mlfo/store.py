@@ -1,4 +1,5 @@
-"""What the orchestrator knows, in one SQLite file: intents, their events, claimed clients, allocations, the reuse registry.
+"""What the orchestrator knows, in one SQLite file: intents, their events, claimed clients, allocations, the
+reuse registry.
 
 Every method is one transaction and safe from many threads. What is written here survives ``kill -9``.
 """
@@ -19,18 +20,22 @@ STATES = ("accepted", "resolving", "allocating", "starting", "running", "succeed
 ENDED = ("succeeded", "failed", "cancelled")
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS intents (id TEXT PRIMARY KEY, state TEXT NOT NULL, created REAL NOT NULL, cancel INTEGER NOT NULL DEFAULT 0,
+CREATE TABLE IF NOT EXISTS intents (id TEXT PRIMARY KEY, state TEXT NOT NULL, created REAL NOT NULL, cancel
+INTEGER NOT NULL DEFAULT 0,
     body TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS intents_state ON intents (state);
-CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY AUTOINCREMENT, intent TEXT NOT NULL, node TEXT NOT NULL, origin INTEGER,
+CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY AUTOINCREMENT, intent TEXT NOT NULL, node TEXT NOT
+NULL, origin INTEGER,
     body TEXT NOT NULL);
 CREATE UNIQUE INDEX IF NOT EXISTS events_once ON events (intent, node, origin) WHERE origin IS NOT NULL;
 CREATE INDEX IF NOT EXISTS events_intent ON events (intent, seq);
 CREATE TABLE IF NOT EXISTS claims (client TEXT PRIMARY KEY, intent TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS allocations (server TEXT PRIMARY KEY, run TEXT NOT NULL UNIQUE, source TEXT NOT NULL, model TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS allocations (server TEXT PRIMARY KEY, run TEXT NOT NULL UNIQUE, source TEXT NOT
+NULL, model TEXT NOT NULL,
     since REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS registry (source TEXT NOT NULL, model TEXT NOT NULL, server TEXT NOT NULL, PRIMARY KEY (source, model));
-CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, state TEXT NOT NULL, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS registry (source TEXT NOT NULL, model TEXT NOT NULL, server TEXT NOT NULL, PRIMARY
+KEY (source, model)); CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, state TEXT NOT NULL, body TEXT
+NOT NULL);
 """
 
 
@@ -54,13 +59,13 @@ class Store:
         with self._lock:
             self._db.close()
 
-    # Intents -------------------------------------------------------------------------------------------------------
+    # Intents ----------
 
     def accept(
         self, run: str, body: dict[str, Any], clients: Iterable[str], event: dict[str, Any], limit: int
     ) -> None:
-        """Keeps a new intent and claims its clients, or raises IntentRefused: 409 where a client is in another live run
-        (both are named), 429 where ``limit`` intents are live already."""
+        """Keeps a new intent and claims its clients, or raises IntentRefused: 409 where a client is in
+        another live run (both are named), 429 where ``limit`` intents are live already."""
         clients = list(clients)
         with self._lock, _Transaction(self._db):
             live = self._db.execute(
@@ -102,7 +107,8 @@ class Store:
     def transition(
         self, run: str, state: str, changes: dict[str, Any], event: dict[str, Any]
     ) -> dict[str, Any]:
-        """Moves an intent to ``state``, keeps ``changes`` in its body, writes the event; frees its clients where it has ended."""
+        """Moves an intent to ``state``, keeps ``changes`` in its body, writes the event; frees its clients
+        where it has ended."""
         with self._lock, _Transaction(self._db):
             body = {**self._body(run), **changes}
             self._db.execute(
@@ -139,7 +145,8 @@ class Store:
         where, values = ("WHERE state NOT IN (?, ?, ?)", list(ENDED)) if live else ("", [])
         with self._lock:
             rows = self._db.execute(
-                f"SELECT id, state, created, cancel, body FROM intents {where} ORDER BY created DESC, rowid DESC LIMIT ?",
+                f"SELECT id, state, created, cancel, body FROM intents {where} "
+                "ORDER BY created DESC, rowid DESC LIMIT ?",
                 (*values, limit),
             ).fetchall()
         return [_record(row) for row in reversed(rows)]
@@ -159,7 +166,7 @@ class Store:
         row = self._db.execute("SELECT body FROM intents WHERE id = ?", (run,)).fetchone()
         return dict(json.loads(row[0]))
 
-    # Events --------------------------------------------------------------------------------------------------------
+    # Events ----------
 
     def append(
         self, run: str, events: list[dict[str, Any]], node: str = "", origins: list[int] | None = None
@@ -193,7 +200,8 @@ class Store:
         return int(row[0] or 0)
 
     def events(self, run: str | None, since: int, limit: int = 500) -> list[dict[str, Any]]:
-        """Events after sequence number ``since``, of one run or of all; ``origin`` is the number at the node they came from."""
+        """Events after sequence number ``since``, of one run or of all; ``origin`` is the number at the node
+        they came from."""
         which, values = ("AND intent = ?", [run]) if run else ("", [])
         with self._lock:
             rows = self._db.execute(
@@ -219,7 +227,7 @@ class Store:
     def last_seq(self) -> int:
         return self._last_seq
 
-    # The central's side ----------------------------------------------------------------------------------------------
+    # The central's side ----------
 
     def transaction(self) -> _Locked:
         """Holds the store for a decision that reads and writes (allocation)."""

@@ -10,7 +10,8 @@ Examples:
 A scenario is a YAML file; every key but "intent" may be left out:
   url: http://127.0.0.1:8000
   intents:
-    - {intent: intents/welding.yaml, ipstart: 10, cohortsize: 4, numround: 3, fracfit: 1.0, minfit: 4, minav: 4}
+    - {intent: intents/welding.yaml, ipstart: 10, cohortsize: 4, numround: 3, fracfit: 1.0, minfit: 4, minav:
+    4}
     - {intent: intents/drilling.yaml, cohort: "2", delay_s: 5}
 
 Exit status: 0 all accepted (with --wait: all succeeded), 1 some refused or failed, 2 wrong use or no answer.
@@ -209,7 +210,7 @@ def progress(url: str, run: str, since: int, say: Any) -> int:
     """Says what is new in a run; the number of its last event."""
     try:
         text = requests.get(
-            f"{url}/v1/intents/{run}/events", params={"since": since, "follow": "false"}, timeout=TIMEOUT
+            f"{url}/v1/intents/{run}/events", params={"since": str(since), "follow": "false"}, timeout=TIMEOUT
         ).text
     except requests.RequestException:
         return since  # the next look brings it
@@ -249,7 +250,8 @@ def main(argv: list[str] | None = None) -> int:
                 for problem in answer.get("errors", [{"message": str(answer)}]):
                     hint = f" ({problem['hint']})" if problem.get("hint") else ""
                     say(
-                        f"{answer['file']}: refused: {problem.get('path', '')}: {problem.get('message')}{hint}"
+                        f"{answer['file']}: refused: {problem.get('path', '')}: "
+                        f"{problem.get('message')}{hint}"
                     )
         runs = [a["id"] for a in answers if a["http_status"] == 202]
         records = wait(url, runs, args.timeout, say) if args.wait else {}

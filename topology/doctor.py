@@ -170,11 +170,13 @@ def _datapath(found: Capabilities) -> Finding:
         return Finding("datapath", "ok", "in the kernel")
     remedy = "`sudo modprobe openvswitch`, where the kernel has it"
     cost = (
-        "one flow passes one switch with some Gbit/s, the whole factory-satellite preset with about 1 Gbit/s, "
-        "at the price of processor time"
+        "one flow passes one switch with some Gbit/s, the whole factory-satellite preset with about "
+        "1 Gbit/s, at the price of processor time"
     )
     if found.tun:
-        return Finding("datapath", "warning", "no openvswitch module: switches work in user space", cost, remedy)
+        return Finding(
+            "datapath", "warning", "no openvswitch module: switches work in user space", cost, remedy
+        )
     if found.tun is None:
         detail = "no openvswitch module; /dev/net/tun could not be tried"
         return Finding("datapath", "warning", detail, cost, f"`sudo cohortnet doctor` tries it; {remedy}")

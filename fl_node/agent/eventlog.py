@@ -36,7 +36,7 @@ class EventLog:
     def append(self, event: dict[str, Any]) -> None:
         """Number and keep one event, and wake the watchers. Raises OSError where the disk refuses."""
         with self._changed:
-            kind = event.get("kind")
+            kind = str(event.get("kind"))
             if len(self._starts) >= MAX_EVENTS and kind not in ALWAYS_KEPT:
                 if self._truncated:
                     return
@@ -112,6 +112,7 @@ class Tail:
     was read."""
 
     MAX_LINE_BYTES = 1 << 20
+    CHUNK_BYTES = 1 << 20
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -120,16 +121,15 @@ class Tail:
         self._part = b""
         self.bad_lines = 0
 
-    def read(self) -> list[dict[str, Any]]:
-        """Events since the last call. Lines that are no JSON object are counted and left out."""
+    def read(self) -> tuple[list[dict[str, Any]], bool]:
+        """Events since the last call, and whether there may be more to read at once. Lines that are no JSON
+        object are counted and left out."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self._offset)
-                data = file.read(4 << 20)
+                data = file.read(self.CHUNK_BYTES)
         except FileNotFoundError:
-            return []
-        if not data:
-            return []
+            return [], False
         self._offset += len(data)
         *lines, self._part = (self._part + data).split(b"\n")
         if len(self._part) > self.MAX_LINE_BYTES:
@@ -147,4 +147,4 @@ class Tail:
                 events.append(event)
             else:
                 self.bad_lines += 1
-        return events
+        return events, len(data) == self.CHUNK_BYTES

@@ -21,8 +21,13 @@ _SOURCES = {
     "cifar": "fashionmnist",
 }
 _MODELS = {"lenet": "lenet", "mlp": "mlp", "complex": "lenet", "mobilenet": "lenet"}
-_SERV = ("algo", "fracfit", "minfit", "minav", "numround", "run_id", "source", "model", "port")
+_SERV = ("algo", "fracfit", "minfit", "minav", "numround", "run_id", "source", "model", "port", "cohsize")
 _CLI = ("source", "model", "server", "cohsize", "part", "run_id")
+
+
+def client_name(part: int) -> str:
+    """How a client of these forms is called by both sides."""
+    return f"part-{part}"
 
 
 class _Form:
@@ -98,8 +103,9 @@ class _Form:
 def server_body(fields: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     """The body of /v1/server for a /serv form, and notes. Raises InvalidRequest with all that is wrong.
 
-    `source`, `model`, `port` and `run_id` may be sent as well: the server evaluates on the clients' data set
-    and model, which the form's own five fields do not name.
+    `source`, `model`, `cohsize`, `port` and `run_id` may be sent as well: the server evaluates on the
+    clients' data set and model and waits for the whole cohort, which the form's own five fields do not name.
+    Clients of these forms are called part-0, part-1 and so on, since neither side is told the other's names.
     """
     form = _Form(fields, _SERV)
     strategy = form.text("algo", "FedAvg")
@@ -110,12 +116,9 @@ def server_body(fields: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     dataset = form.choice("source", _SOURCES, "fashionmnist")
     model = form.choice("model", _MODELS, "lenet")
     port = form.number("port", int, 1, 65535, str(FL_PORT))
+    least = max(min_fit, min_available)
+    size = form.number("cohsize", int, least, 100_000, str(least))
     form.finish()
-    clients = max(min_fit, min_available)
-    if min_available < min_fit:
-        form.notes.append(
-            f"minav {min_available} is below minfit {min_fit}: {clients} clients are waited for"
-        )
     config = {
         "strategy": strategy,
         "num-server-rounds": rounds,
@@ -123,7 +126,7 @@ def server_body(fields: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
         "fraction-evaluate": fraction,
         "min-train-nodes": min_fit,
         "min-evaluate-nodes": min_fit,
-        "min-available-nodes": clients,
+        "min-available-nodes": least,
         "dataset": dataset,
         "model": model,
     }
@@ -131,7 +134,7 @@ def server_body(fields: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
         "run_id": form.run_id(),
         "application": APPLICATION,
         "config": config,
-        "clients": clients,
+        "clients": [client_name(part) for part in range(size)],
         "port": port,
     }
     return body, form.notes
@@ -156,5 +159,6 @@ def client_body(fields: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
         "server": server,
         "partition_id": part,
         "num_partitions": size,
+        "name": client_name(part),
     }
     return body, form.notes

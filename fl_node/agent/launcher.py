@@ -6,10 +6,13 @@ ends. Knows nothing of runs and their states.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -66,6 +69,24 @@ class SubprocessLauncher:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="launcher")
+        self._lock = threading.Lock()
+        self._own: set[int] = set()
+
+    def collect_orphans(self) -> None:
+        """As PID 1 of a container: collect processes whose own parents have ended. Costs a call or two."""
+        with self._lock:  # no process of ours is between its birth and its place in the set
+            for _ in range(64):
+                try:
+                    found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                    if found is None or found.si_pid in self._own:  # its own thread collects it
+                        return
+                    os.waitpid(found.si_pid, os.WNOHANG)
+                except ChildProcessError:
+                    return
+
+    def _disown(self, pid: int) -> None:
+        with self._lock:
+            self._own.discard(pid)
 
     def launch(self, argv: list[str], environment: dict[str, str], log: Path, application: Path) -> Handle:
         return self._thread.submit(self._launch, argv, environment, log).result()
@@ -74,7 +95,7 @@ class SubprocessLauncher:
         program = sys.executable if argv[0] == "python" else argv[0]
         leashed = [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()), program, *argv[1:]]
         try:
-            with log.open("ab") as out:
+            with log.open("ab") as out, self._lock:
                 process = subprocess.Popen(
                     leashed,
                     stdin=subprocess.DEVNULL,
@@ -83,40 +104,50 @@ class SubprocessLauncher:
                     env=environment,
                     start_new_session=True,
                 )
+                self._own.add(process.pid)
         except OSError as error:
             raise LaunchError(f"cannot execute {program}: {error}") from error
-        return _SubprocessHandle(process)
+        return _SubprocessHandle(process, self._disown)
 
 
 class _SubprocessHandle:
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], disown: Callable[[int], None]) -> None:
         self.pid = self.host_pid = process.pid
         self._process = process
-        self._stopping = False
+        self._disown = disown
+        self._lock = threading.Lock()
+        self._collected = False
+        self._killer: threading.Timer | None = None
 
     def wait(self) -> int:
-        # Look before collecting: while it is a zombie, its number cannot become another group's.
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        self._signal(signal.SIGKILL)
-        return self._process.wait()
+        with self._lock:
+            # It is a zombie still, so its number cannot be another group's: end what is left of its own.
+            self._signal(signal.SIGKILL)
+            code = self._process.wait()
+            self._collected = True
+            if self._killer is not None:
+                self._killer.cancel()
+        self._disown(self.pid)
+        return code
 
     def stop(self) -> None:
-        if self._stopping:
-            return
-        self._stopping = True
-        self._signal(signal.SIGTERM)
-        # The supervisor waits for the end, and calls kill() after STOP_SECONDS.
+        with self._lock:
+            if self._killer is not None:
+                return
+            self._signal(signal.SIGTERM)
+            self._killer = threading.Timer(STOP_SECONDS, self.kill)
+            self._killer.daemon = True
+            self._killer.start()
 
     def kill(self) -> None:
-        self._signal(signal.SIGKILL)
+        with self._lock:
+            self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
-        if self._process.returncode is not None:
-            return
-        try:
-            os.killpg(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return
+        if not self._collected:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
 
 
 class SpawnerLauncher:

@@ -21,7 +21,13 @@ from fl_node.agent import interface
 from fl_node.agent.eventlog import EventLog
 from fl_node.agent.forms import LEGACY_RUN_ID
 from fl_node.agent.identity import Identity
-from fl_node.agent.launcher import STOP_SECONDS, Launcher, LaunchError, process_environment
+from fl_node.agent.launcher import (
+    STOP_SECONDS,
+    Launcher,
+    LaunchError,
+    SubprocessLauncher,
+    process_environment,
+)
 from fl_node.agent.process import FlProcess
 from fl_node.agent.validation import (
     ClientRequest,
@@ -73,9 +79,13 @@ def default_commands(kind: str, config: Path) -> list[str]:
 
 
 def default_resolve(application: str) -> Path:
+    """The application's folder. Raises ValueError saying why there is none."""
     from fl_node.applications import resolve
 
-    return Path(resolve(application))
+    try:
+        return Path(resolve(application))
+    except Exception as error:  # its own error class is its own affair; the text is for the sender
+        raise ValueError(str(error)) from error
 
 
 class Supervisor:
@@ -133,7 +143,7 @@ class Supervisor:
             )
             waiter.start()
         process.launched.wait(LAUNCH_SECONDS)
-        if created and process.ended.wait(0) and not process.ever_launched:
+        if not process.live and not process.ever_launched:
             raise NotStarted(process.status()["error"] or "the process was not started")
         return Started(process.status(), created)
 
@@ -168,8 +178,8 @@ class Supervisor:
         self._closing.set()
         live = [process for process in self.all() if process.live]
         for process in live:
-            self._stop(process, wait=False)
-        deadline = time.monotonic() + STOP_SECONDS
+            self._stop(process)
+        deadline = time.monotonic() + STOP_SECONDS + 1.0
         for process in live:
             process.ended.wait(max(0.0, deadline - time.monotonic()))
         for process in live:
@@ -205,7 +215,7 @@ class Supervisor:
             self._append(log, started)
             process.on_launched(handle)
             if process.stop_requested or self._closing.is_set():
-                self._stop(process, wait=False)
+                self._stop(process)
             code = handle.wait()
             self._drain(process)
         process.on_end(code, error)
@@ -232,44 +242,44 @@ class Supervisor:
         events = str(process.tail.path)
         if process.kind == "server":
             return {"events": events, "host": "0.0.0.0"}
-        return {"events": events, "state": str(process.folder / "state"), "name": self.identity.node}
+        name = getattr(process.request, "name", None) or self.identity.node
+        return {"events": events, "state": str(process.folder / "state"), "name": name}
 
-    def _stop(self, process: FlProcess, wait: bool = True) -> None:
+    def _stop(self, process: FlProcess) -> None:
         with self._lock:
             if not process.live:
                 return
             process.stop_requested = True
             handle = process.handle
-        if handle is None:  # not launched yet; _live() looks after the launch
-            return
-        handle.stop()
-        if wait and not process.ended.wait(STOP_SECONDS):
-            handle.kill()
+        if handle is not None:  # else it is not launched yet, and _live() stops it when it is
+            handle.stop()
 
     def _tail_all(self) -> None:
         while True:
             live = [process for process in self.all() if process.live and process.handle is not None]
             for process in live:
                 self._drain(process)
-            if os.getpid() == 1:
-                self._collect_orphans()
+            if os.getpid() == 1 and isinstance(self._launcher, SubprocessLauncher):
+                self._launcher.collect_orphans()
             time.sleep(TAIL_SECONDS if live else 3 * TAIL_SECONDS)
 
     def _drain(self, process: FlProcess) -> None:
         """Move what the process has written to its event file into the run's log."""
+        log = self._logs.get(process.run_id)
         with process.tail.lock:
-            try:
-                events = process.tail.read()
-            except OSError as error:
-                print(f"agent: {process.tail.path}: {error}", file=sys.stderr, flush=True)
-                return
-            log = self._logs.get(process.run_id)
-            for event in events:
-                event.pop("seq", None)
-                process.on_event(event)
-                if log is not None:
-                    self._append(log, event)
-                self.events_read += 1
+            more = True
+            while more:
+                try:
+                    events, more = process.tail.read()
+                except OSError as error:
+                    print(f"agent: {process.tail.path}: {error}", file=sys.stderr, flush=True)
+                    return
+                for event in events:
+                    event.pop("seq", None)
+                    process.on_event(event)
+                    if log is not None:
+                        self._append(log, event)
+                    self.events_read += 1
 
     def _append(self, log: EventLog, event: dict[str, Any]) -> None:
         try:
@@ -280,18 +290,6 @@ class Supervisor:
                 file=sys.stderr,
                 flush=True,
             )
-
-    def _collect_orphans(self) -> None:
-        """As PID 1 of a container: collect processes whose own parents have ended."""
-        own = {process.handle.pid for process in self.all() if process.handle is not None}
-        for _ in range(64):
-            try:
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                if found is None or found.si_pid in own:
-                    return
-                os.waitpid(found.si_pid, os.WNOHANG)
-            except ChildProcessError:
-                return
 
     # the table
 
@@ -366,8 +364,10 @@ class Supervisor:
             for kind in ("server", "client"):
                 try:
                     body = json.loads((folder / kind / "config.json").read_text())
-                    for extra in ("events", "host", "state", "name"):
+                    for extra in ("events", "host", "state"):
                         body.pop(extra, None)
+                    if body.get("name") == self.identity.node:
+                        del body["name"]
                     request = parse(kind, body)
                 except (OSError, ValueError, InvalidRequest):
                     continue

@@ -6,6 +6,7 @@ Pure. Takes decoded JSON, gives requests or raises InvalidRequest; starts nothin
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Annotated, Any, ClassVar, TypedDict
 
 from pydantic import (
@@ -26,12 +27,13 @@ _HINTS = {
     "run_id": "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit, as in drilling-1",
     "application": "a name in fl_node/apps, as in image_classification, or the path of a folder",
     "config": 'an object of scalars, as in {"num-server-rounds": 3}',
-    "clients": 'how many clients (a whole number from 1) or their names, as in ["fc.10", "fc.11"]',
+    "clients": 'the names of the clients to wait for, as in ["fc.10", "fc.11"]',
+    "name": "the name under which the server waits for this client; left out, the node's",
     "seed": "a whole number from 0 to 4294967295",
     "port": f"a port from 1 to 65535; FL servers use {FL_PORT}",
     "join_timeout_s": "seconds above 0, at most 86400",
     "message_timeout_s": "seconds above 0, at most 86400",
-    "grace_s": "seconds from 0, at most 86400",
+    "grace_s": "seconds above 0, at most 86400",
     "server": "IP:port, as in 10.0.0.101:6000",
     "partition_id": "a whole number from 0, below num_partitions",
     "num_partitions": "a whole number from 1",
@@ -101,20 +103,17 @@ class ServerRequest(_Request):
     """Start the FL server of a run on this node."""
 
     kind: ClassVar[str] = "server"
-    clients: (
-        Annotated[int, Field(ge=1, le=100_000)]
-        | Annotated[list[ClientName], Field(min_length=1, max_length=100_000)]
-    )
+    clients: Annotated[list[ClientName], Field(min_length=1, max_length=100_000)]
     port: Annotated[int, Field(ge=1, le=65535)] = FL_PORT
     join_timeout_s: Seconds | None = None
     message_timeout_s: Seconds | None = None
-    grace_s: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] | None = None
+    grace_s: Seconds | None = None
 
     @field_validator("clients")
     @classmethod
-    def _distinct(cls, value: int | list[str]) -> int | list[str]:
-        if isinstance(value, list) and len(set(value)) != len(value):
-            twice = sorted({name for name in value if value.count(name) > 1})
+    def _distinct(cls, value: list[str]) -> list[str]:
+        twice = sorted(name for name, count in Counter(value).items() if count > 1)
+        if twice:
             raise ValueError(f"names {', '.join(twice[:5])} more than once")
         return value
 
@@ -129,6 +128,7 @@ class ClientRequest(_Request):
     server: Annotated[str, StringConstraints(pattern=f"^{SERVER_ADDRESS}$")]
     partition_id: Annotated[int, Field(ge=0)]
     num_partitions: Annotated[int, Field(ge=1, le=1_000_000)]
+    name: ClientName | None = None
 
     @field_validator("server")
     @classmethod
@@ -201,7 +201,7 @@ def _problems(error: ValidationError, model: type[BaseModel]) -> list[RequestPro
                 else "value." + item["type"]
             )
             message = f"{item['msg']}, found {shown}" if names else item["msg"]
-            key = (path, "") if field in ("clients", "config") else (path, code)
+            key = (path, "") if field == "config" else (path, code)
             if key not in found:
                 found[key] = problem(path, code, message, _HINTS.get(field, _HINTS["partition_id"]))
     return list(found.values())
@@ -211,8 +211,6 @@ def _path(location: tuple[int | str, ...]) -> list[str]:
     """The path that the sender knows: without the names of the branches of unions."""
     if location[:1] == ("config",):
         return [str(part) for part in location[:2]]
-    if location[:1] == ("clients",):
-        return ["clients", *(str(part) for part in location if isinstance(part, int))]
     return [str(part) for part in location]
 
 

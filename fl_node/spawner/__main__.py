@@ -26,8 +26,9 @@ FIXED_ENVIRONMENT = {
     "GRPC_ENABLE_FORK_SUPPORT": "0",
 }
 
-# What agents, MLFOs and FL processes have in common, also what NumPy and others load only when it is first used: what
-# is first imported after the fork is each process's own memory. PyTorch is left to the templates of applications.
+# What agents, MLFOs and FL processes have in common, also what NumPy and others load only when it is first
+# used: what is first imported after the fork is each process's own memory. PyTorch is left to the templates
+# of applications.
 SHARED_IMPORTS = (
     "numpy",
     "numpy.random",
@@ -93,11 +94,11 @@ def main() -> int:
         return 1
     folders = []
     for application in arguments.warm:
-        from fl_node.applications import resolve
+        from fl_node.agent.supervisor import default_resolve
 
         try:
-            folders.append(str(Path(resolve(application)).resolve()))
-        except (ValueError, OSError) as error:
+            folders.append(str(default_resolve(application).resolve()))
+        except ValueError as error:
             print(f"fl_node.spawner: --warm {application}: {error}", file=sys.stderr)
             return 1
     nofile_soft, nofile_hard = resource.getrlimit(resource.RLIMIT_NOFILE)

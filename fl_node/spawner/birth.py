@@ -227,9 +227,7 @@ def _go_home(environment: dict[str, str]) -> None:
 
 
 def _say(report: int, message: dict[str, Any]) -> None:
-    with contextlib.suppress(
-        OSError
-    ):  # the spawner has ended, and so will this process
+    with contextlib.suppress(OSError):  # the spawner has ended, and so will this process
         os.write(report, json.dumps(message).encode() + b"\n")
 
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "fl_node" / "apps" / "image_classification"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "fl_node" / "apps" / "image-classification"))
 
-from harness import Cohort  # noqa: E402
+from tests.fl_node.harness import Cohort  # noqa: E402
 
 
 @pytest.fixture

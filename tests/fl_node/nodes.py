@@ -61,7 +61,8 @@ class Node:
                 "sh",
                 "-c",
                 script,
-            ]
+            ],
+            stderr=subprocess.DEVNULL,  # unshare complains of a mask when its child is killed
         )
         children = Path(f"/proc/{self._unshare.pid}/task/{self._unshare.pid}/children")
         self.pid = int(wait_until(lambda: children.read_text().strip(), 5, f"init of {name}"))

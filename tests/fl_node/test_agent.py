@@ -29,7 +29,7 @@ Post = Callable[..., requests.Response]
 class Agent:
     """A running agent on a free port of the loopback."""
 
-    def __init__(self, state: Path, **environment: str) -> None:
+    def __init__(self, state: Path, *before: str, **environment: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -45,6 +45,7 @@ class Agent:
         }
         self.process = subprocess.Popen(
             [
+                *before,
                 sys.executable,
                 "-m",
                 "tests.fl_node.fakes.agent",
@@ -75,7 +76,7 @@ class Agent:
             "run_id": run_id,
             "application": "image_classification",
             "config": config,
-            "clients": 2,
+            "clients": ["fc.1", "fc.2"],
             **body,
         }
         return requests.post(f"{self.url}/v1/server", json=whole, timeout=15)
@@ -283,8 +284,8 @@ def test_everything_dies_with_a_killed_agent(own_agent: Agent) -> None:
     before = own_agent.events("done", follow="false")
     own_agent.process.kill()
     own_agent.process.wait()
-    for pid in pids:
-        wait_until(lambda pid=pid: not alive(pid), 2, f"the end of {pid}")
+    left = pids
+    wait_until(lambda: not any(alive(pid) for pid in left), 2, f"the end of {left}")
     again = Agent(own_agent.state)
     try:
         lost, done = again.status("server", "a"), again.status("server", "done")
@@ -294,6 +295,28 @@ def test_everything_dies_with_a_killed_agent(own_agent: Agent) -> None:
         assert again.server("b", "wait", port=6110).status_code == 201
     finally:
         again.close()
+
+
+@pytest.mark.live
+def test_as_pid_1_it_collects_orphans(tmp_path: Path) -> None:
+    """In a container nobody else does; its own children's exit codes are still its own."""
+    made = Agent(tmp_path / "node", "unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    try:
+        children = Path(f"/proc/{made.process.pid}/task/{made.process.pid}/children")
+        agent_pid = int(children.read_text())
+        for number in range(5):
+            assert made.server(f"orphans-{number}", "orphans", port=6120 + number).status_code == 201
+        assert made.server("bad", "fail", port=6119).status_code == 201
+        for number in range(5):
+            made.wait("server", f"orphans-{number}", "succeeded")
+        assert made.wait("server", "bad", "failed")["exit_code"] == 3
+        left = Path(f"/proc/{agent_pid}/task/{agent_pid}/children")
+        wait_until(lambda: not left.read_text().strip(), 5, "the orphans to be collected")
+        os.kill(agent_pid, signal.SIGTERM)
+        assert made.process.wait(10) == 0
+    finally:
+        made.process.kill()
+        made.process.wait()
 
 
 def test_sigterm_stops_the_processes_first(own_agent: Agent) -> None:
@@ -323,10 +346,13 @@ def test_forms_of_this_family(agent: Agent) -> None:
     for kind in ("server", "client"):
         agent.wait(kind, "legacy", "succeeded")
     config = json.loads((agent.state / "runs/legacy/server/config.json").read_text())
-    assert config["clients"] == 4 and config["config"]["num-server-rounds"] == 3
+    assert (
+        config["clients"] == ["part-0", "part-1", "part-2", "part-3"]
+        and config["config"]["num-server-rounds"] == 3
+    )
     assert config["config"]["fraction-train"] == 0.5 and config["config"]["min-available-nodes"] == 4
     config = json.loads((agent.state / "runs/legacy/client/config.json").read_text())
-    assert config["partition_id"] == 3 and config["num_partitions"] == 4
+    assert config["name"] == "part-3" and config["partition_id"] == 3 and config["num_partitions"] == 4
     assert config["config"] == {"dataset": "fashionmnist", "model": "lenet"}
     second = requests.post(f"{agent.url}/serv", data=form, timeout=15)
     assert second.status_code == 201 and second.json()["pid"] != first.json()["pid"]
@@ -340,7 +366,7 @@ def test_forms_of_this_family(agent: Agent) -> None:
 
 
 def test_every_error_is_told_at_once(agent: Agent) -> None:
-    body = {
+    body: dict[str, Any] = {
         "run_id": "../etc",
         "application": "x",
         "clients": 0,

@@ -60,7 +60,7 @@ class AgentInNode:
                 "run_id": run_id,
                 "application": "image_classification",
                 "port": port,
-                "clients": 1,
+                "clients": ["fc.1"],
                 "config": {"behave": behave},
             },
         )

@@ -1,8 +1,8 @@
 """Flower's internals that `fl_node/flower.py` stands on. When one of these fails, Flower has moved.
 
-What to do then: read the new source of what the message names, change `fl_node/flower.py` (and `StreamGrid` for the Grid's
-methods) until the real runs of `test_run.py` pass again, then put the new name or hash here and the new version in the
-requirements.
+What to do then: read the new source of what the message names, change `fl_node/flower.py` (and `StreamGrid`
+for the Grid's methods) until the real runs of `test_run.py` pass again, then put the new name or hash here
+and the new version in the requirements.
 """
 
 from __future__ import annotations
@@ -44,8 +44,14 @@ NAMES = [
     ("flwr.supercore.version", "package_version"),
 ]
 SOURCES = {
-    ("flwr.serverapp.strategy", "Strategy.start"): "ce8c9834e592a75597fe57caef971c2c51585bc31fb7caee40295f9009b266f3",
-    ("flwr.serverapp.strategy.strategy_utils", "sample_nodes"): "5665d8afcffe5ea5681d68de12782b2613a42868da1bf6ef3a917338cd951428",
+    (
+        "flwr.serverapp.strategy",
+        "Strategy.start",
+    ): "ce8c9834e592a75597fe57caef971c2c51585bc31fb7caee40295f9009b266f3",
+    (
+        "flwr.serverapp.strategy.strategy_utils",
+        "sample_nodes",
+    ): "5665d8afcffe5ea5681d68de12782b2613a42868da1bf6ef3a917338cd951428",
 }
 
 
@@ -83,8 +89,18 @@ def test_the_grid_has_the_methods_that_are_implemented() -> None:
     """No new abstract method, none gone."""
     from flwr.serverapp import Grid
 
-    expected = {"set_run", "run", "create_message", "get_node_ids", "push_messages", "pull_messages", "send_and_receive"}
-    assert set(Grid.__abstractmethods__) == expected, MOVED.format(what=f"Grid's methods are {Grid.__abstractmethods__}")
+    expected = {
+        "set_run",
+        "run",
+        "create_message",
+        "get_node_ids",
+        "push_messages",
+        "pull_messages",
+        "send_and_receive",
+    }
+    assert set(Grid.__abstractmethods__) == expected, MOVED.format(
+        what=f"Grid's methods are {Grid.__abstractmethods__}"
+    )
 
 
 def test_a_message_takes_its_identity_from_the_task() -> None:

@@ -68,7 +68,8 @@ def modules(tmp_path: Path) -> Path:
     (folder / "probe.py").write_text(PROBE)
     (folder / "sleeper.py").write_text("import time\nprint('up', flush=True)\ntime.sleep(600)\n")
     (folder / "stubborn.py").write_text(
-        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(600)\n"
+        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('up', flush=True)\ntime.sleep(600)\n"
     )
     (folder / "ending.py").write_text("import sys\nsys.exit(int(sys.argv[1]))\n")
     (folder / "raising.py").write_text("raise RuntimeError('as it should')\n")
@@ -208,7 +209,8 @@ def test_templates_share_what_they_have_warmed(nest: Nest, modules: Path) -> Non
     seconds = spawner.warm(modules, {"x": 1})
     again = spawner.warm(modules, {"x": 1})
     (modules / "user.py").write_text(
-        "import sys\nassert 'torch' in sys.modules\nimport torch, time\nx = torch.ones(10, requires_grad=True)\n"
+        "import sys\nassert 'torch' in sys.modules\nimport torch, time\n"
+        "x = torch.ones(10, requires_grad=True)\n"
         "x.sum().backward()\nprint('up', torch.get_num_threads(), flush=True)\ntime.sleep(600)\n"
     )
     children = [
@@ -233,6 +235,34 @@ def test_templates_share_what_they_have_warmed(nest: Nest, modules: Path) -> Non
     for child in children:
         child.close()
     wait_until(lambda: not spawner.status()["children"], 10, "the end of all children")
+
+
+ECHO = """
+import grpc
+from concurrent import futures
+
+class Echo(grpc.GenericRpcHandler):
+    def service(self, call):
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: request)
+
+server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[Echo()])
+port = server.add_insecure_port("127.0.0.1:0")
+server.start()
+with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    assert channel.unary_unary("/t/Echo")(b"hello", timeout=10, wait_for_ready=True) == b"hello"
+server.stop(0)
+print("echoed")
+"""
+
+
+def test_grpc_and_threads_work_in_forks(nest: Nest, modules: Path) -> None:
+    """gRPC, imported but not used before the fork, works in forks of the base and of a template."""
+    (modules / "echo.py").write_text(ECHO)
+    for number, application in enumerate((None, modules, None, modules)):
+        child = run(nest, modules, "a", "echo", log=f"echo-{number}", application=application)
+        assert child.wait(30) == 0, (modules / f"echo-{number}").read_text()
+        # Beside it gRPC may say that a channel was told to go away.
+        assert "echoed" in (modules / f"echo-{number}").read_text().splitlines()
 
 
 def test_a_template_that_dies_takes_its_children_and_is_replaced(nest: Nest, modules: Path) -> None:
@@ -285,8 +315,8 @@ def test_everything_ends_with_the_spawner(own_nest: Nest, modules: Path, number:
     template = Spawner(own_nest.socket).status()["templates"][0]["pid"]
     own_nest.process.send_signal(number)
     assert own_nest.process.wait(10) == (0 if number == signal.SIGTERM else -number)
-    for pid in [template, *(child.pid for child in children)]:
-        wait_until(lambda pid=pid: not alive(pid), 3, f"the end of {pid}")
+    left = [template, *(child.pid for child in children)]
+    wait_until(lambda: not any(alive(pid) for pid in left), 3, f"the end of {left}")
     if number == signal.SIGTERM:
         assert not own_nest.socket.exists()
         assert children[0].wait(1) == -signal.SIGTERM

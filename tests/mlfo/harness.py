@@ -1,8 +1,9 @@
 """Fake agents and real orchestrators.
 
-``Agents`` speaks the agent's REST contract for every node of a testbed on 127.0.x.y, in this process: one listener, the node is told
-by the address that was called. A fake run joins clients, runs rounds and ends by itself; ``behave`` makes nodes misbehave.
-``Testbed`` writes an inventory and starts real edge and central processes.
+``Agents`` speaks the agent's REST contract for every node of a testbed on 127.0.x.y, in this process: one
+listener, the node is told by the address that was called. A fake run joins clients, runs rounds and ends by
+itself; ``behave`` makes nodes misbehave. ``Testbed`` writes an inventory and starts real edge and central
+processes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def free_port() -> int:
 
 def inventory(cohorts: int, clients: int, agent_port: int = 5000) -> dict[str, Any]:
     """``cohorts`` cohorts of ``clients`` clients each, on 127.0.0.0/16; the first client is 127.0.1.10."""
-    nodes = [
+    nodes: list[dict[str, Any]] = [
         {"name": "mo.1", "role": "mlfo-edge", "address": "127.0.0.3"},
         {"name": "cloud.0", "role": "mlfo-central", "address": "127.0.0.2"},
     ]
@@ -182,8 +183,14 @@ class Agents:
             h.wfile.write(b": beat\n\n")
 
     def post(self, h: Any) -> None:
-        kind = h.path.split("/")[2]
-        request = json.loads(h.rfile.read(int(h.headers["Content-Length"])))
+        data = h.rfile.read(int(h.headers["Content-Length"]))
+        request: dict[str, Any]
+        if h.path == "/serv":
+            kind, form = "server", {k: v[0] for k, v in parse_qs(data.decode()).items()}
+            config = {"num-server-rounds": int(form["numround"])}
+            request = {"run_id": "legacy", "form": form, "clients": ["part-0"], "config": config}
+        else:
+            kind, request = h.path.split("/")[2], json.loads(data)
         node, run = h.node(), request["run_id"]
         how = self.behave.get(node)
         key = (node, kind, run)
@@ -208,9 +215,18 @@ class Agents:
             self.requests[key] = request
             counters = {"name": "eth0", "rx_bytes": 100, "tx_bytes": 200}
             self.processes[key] = {
-                "run_id": run, "kind": kind, "state": "starting", "pid": 1, "address": None, "exit_code": None, "error": None,
-                "started": time.time(), "ended": None, "interface_start": counters, "interface_end": None,
-            }  # fmt: skip
+                "run_id": run,
+                "kind": kind,
+                "state": "starting",
+                "pid": 1,
+                "address": None,
+                "exit_code": None,
+                "error": None,
+                "started": time.time(),
+                "ended": None,
+                "interface_start": counters,
+                "interface_end": None,
+            }
             if kind == "server":
                 live = {
                     r

@@ -20,6 +20,7 @@ from tests.mlfo.harness import ROOT, SEED_INTENT, inventory
 
 CATALOGUE = catalogue.load(ROOT / "intents" / "catalogue.yaml")
 INVENTORY = Inventory(inventory(3, 4))
+PARTICIPATION = ("fraction-train", "min-train-nodes", "min-available-nodes", "num-server-rounds")
 KNOWN = Known(CATALOGUE, INVENTORY)
 
 
@@ -75,9 +76,12 @@ def test_the_seed_intents_resolve_and_every_substitution_is_said(
 
 def test_defaults_come_from_the_number_of_clients() -> None:
     p = resolved(SEED_INTENT, cohort="2")
-    assert {k: p.config[k] for k in ("fraction-train", "min-train-nodes", "min-available-nodes", "num-server-rounds")} == {
-        "fraction-train": 1.0, "min-train-nodes": 4, "min-available-nodes": 4, "num-server-rounds": 3,
-    }  # fmt: skip
+    assert {k: p.config[k] for k in PARTICIPATION} == {
+        "fraction-train": 1.0,
+        "min-train-nodes": 4,
+        "min-available-nodes": 4,
+        "num-server-rounds": 3,
+    }
     assert p.config["samples-per-client"] == 2000 and p.seed == stable_seed(1, "2")
     assert resolved(SEED_INTENT, cohort="2", fracfit="0.5").config["min-train-nodes"] == 2
     assert resolved(SEED_INTENT, cohort="2", minav="3").config["min-train-nodes"] == 3
@@ -131,10 +135,21 @@ goal: {accuracy: 0.9, deadline: 10 min}
 """
     )
     assert p.config == {
-        "num-server-rounds": 5, "fraction-train": 1.0, "fraction-evaluate": 0.5, "min-train-nodes": 4, "min-evaluate-nodes": 2,
-        "min-available-nodes": 4, "dataset": "digits", "model": "mlp", "partitioner": "dirichlet", "dirichlet-alpha": 0.3,
-        "samples-per-client": 64, "local-epochs": 2, "learning-rate": 0.05,
-    }  # fmt: skip
+        "strategy": "FedAvg",
+        "num-server-rounds": 5,
+        "fraction-train": 1.0,
+        "fraction-evaluate": 0.5,
+        "min-train-nodes": 4,
+        "min-evaluate-nodes": 2,
+        "min-available-nodes": 4,
+        "dataset": "digits",
+        "model": "mlp",
+        "partitioner": "dirichlet",
+        "dirichlet-alpha": 0.3,
+        "samples-per-client": 64,
+        "local-epochs": 2,
+        "learning-rate": 0.05,
+    }
     assert (p.seed, p.goal_accuracy, p.deadline_s) == (7, 0.9, 600.0)
 
 
@@ -152,8 +167,10 @@ goal: {deadline: soon, accuracy: .nan}
 config: {local-epochs: [1]}
 strategy: {name: FedFoo}
 """,
-        ipstart="x", cohortsize="0", colour="red",
-    )  # fmt: skip
+        ipstart="x",
+        cohortsize="0",
+        colour="red",
+    )
     assert found == {
         "intentID": "type",
         "targets[0].id": "missing",
@@ -277,14 +294,51 @@ def test_a_source_with_a_path_is_there_when_the_path_is(tmp_path: Path) -> None:
 
 
 _keys = st.sampled_from(
-    ["intentID", "targets", "id", "operation", "operand", "constraints", "privacylevel", "fracfit", "minfit", "clients", "first", "count", "cohort", "strategy", "name", "parameters", "rounds", "data", "partitioner", "kind", "alpha", "model", "seed", "config", "goal", "accuracy", "deadline", "sameserver", "network", "x"]
+    [
+        "intentID",
+        "targets",
+        "id",
+        "operation",
+        "operand",
+        "constraints",
+        "privacylevel",
+        "fracfit",
+        "minfit",
+        "clients",
+        "first",
+        "count",
+        "cohort",
+        "strategy",
+        "name",
+        "parameters",
+        "rounds",
+        "data",
+        "partitioner",
+        "kind",
+        "alpha",
+        "model",
+        "seed",
+        "config",
+        "goal",
+        "accuracy",
+        "deadline",
+        "sameserver",
+        "network",
+        "x",
+    ]
 )
 _values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-    | st.sampled_from(["robots.drilling.accuracy", "maximise", "high", "low", "fc.10", "1", "FedAvg", "0.5", "5 s", "digits"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(
+        ["robots.drilling.accuracy", "maximise", "high", "low", "fc.10", "1", "FedAvg", "0.5", "5s", "digits"]
+    ),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_keys, inner, max_size=6),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,4 +1,5 @@
-"""Mo-Mo on the wire: a peer that knows only the family's fields, wrong requests, idempotence, servers whose runs have ended."""
+"""Mo-Mo on the wire: a peer that knows only the family's fields, wrong requests, idempotence, servers whose
+runs have ended."""
 
 from __future__ import annotations
 
@@ -68,9 +69,17 @@ def family_messages() -> dict[str, Any]:
 
 def family_intent(messages: dict[str, Any], **changes: str) -> Any:
     said = {
-        "privacylevel": "high", "sourcekind": "fashionmnist", "modelkind": "complex", "fracfit": "0.5", "minfit": "1", "minav": "2",
-        "numround": "4", "sameserv": "no", "avgalgo": "FedAvg", **changes,
-    }  # fmt: skip
+        "privacylevel": "high",
+        "sourcekind": "fashionmnist",
+        "modelkind": "complex",
+        "fracfit": "0.5",
+        "minfit": "1",
+        "minav": "2",
+        "numround": "4",
+        "sameserv": "no",
+        "avgalgo": "FedAvg",
+        **changes,
+    }
     target = messages["Target"](
         ID="factory.all",
         operation="aggregate.global",
@@ -110,10 +119,20 @@ def test_a_peer_of_the_family_gets_a_server(testbed: Make) -> None:
             deploy(family_intent(messages, fracfit="7", minfit="x", avgalgo="FedFoo"), timeout=20)
         assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert all(word in error.value.details() for word in ("fracfit", "minfit", "avgalgo", "FedAvg"))
-    request = next(r for (n, kind, _), r in bed.agents.requests.items() if (n, kind) == ("fed.1", "server"))
-    assert request["config"]["num-server-rounds"] == 4 and request["config"]["fraction-train"] == 0.5
-    assert request["config"]["dataset"] == "fashionmnist" and request["config"]["model"] == "lenet"
-    assert request["clients"] == [] and request["run_id"].startswith("momo-edgeintent02-")
+        stub = momo_pb2_grpc.OrchestrateStub(channel)
+        run = stub.Servers(momo_pb2.ServersRequest(), timeout=5).servers[0].run_id
+        stub.Release(momo_pb2.Run(run_id=run), timeout=10)
+    # Its clients will be started by the family's form, so its server is too.
+    assert bed.agents.requests[("fed.1", "server", "legacy")]["form"] == {
+        "algo": "FedAvg",
+        "fracfit": "0.5",
+        "minfit": "1",
+        "minav": "2",
+        "numround": "4",
+        "source": "fashionmnist",
+        "model": "lenet",
+    }
+    assert bed.agents.processes[("fed.1", "server", "legacy")]["state"] == "stopped"
 
 
 def _request(run: str, cohort: str = "1") -> momo_pb2.Intent:
@@ -131,6 +150,7 @@ def _request(run: str, cohort: str = "1") -> momo_pb2.Intent:
         cohort=cohort,
         clients=["fc.10"],
         config_json=config,
+        application="image_classification",
         seed=5,
     )
 

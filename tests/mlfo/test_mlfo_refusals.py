@@ -1,4 +1,5 @@
-"""What strangers send: nothing gives a 5xx, nothing ends the orchestrator, every answer is JSON with all errors."""
+"""What strangers send: nothing gives a 5xx, nothing ends the orchestrator, every answer is JSON with all
+errors."""
 
 from __future__ import annotations
 
@@ -15,12 +16,12 @@ from hypothesis import strategies as st
 
 from mlfo import catalogue, rest
 from mlfo.agents import Agents
-from mlfo.conduct import Times
 from mlfo.edge import Edge
 from mlfo.inventory import InventoryFile
 from mlfo.metrics import Metrics
 from mlfo.momo import CentralClient
 from mlfo.store import Store
+from mlfo.times import Times
 from tests.mlfo.harness import ROOT, SEED_INTENT, Testbed, free_port, inventory
 
 Make = Callable[..., Testbed]
@@ -68,7 +69,19 @@ def good(answer: Any) -> None:
 
 _fields = st.dictionaries(
     st.sampled_from(
-        ["ipstart", "cohortsize", "sameserver", "avgalgo", "fracfit", "minfit", "minav", "numround", "cohort", "file", "other"]
+        [
+            "ipstart",
+            "cohortsize",
+            "sameserver",
+            "avgalgo",
+            "fracfit",
+            "minfit",
+            "minav",
+            "numround",
+            "cohort",
+            "file",
+            "other",
+        ]
     )
     | st.text(min_size=1, max_size=5),
     st.text(max_size=8) | st.integers().map(str) | st.sampled_from(["10", "4", "1", "0.5", "FedAvg", "no"]),

@@ -8,13 +8,14 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import requests
 
 from tests.mlfo.harness import SEED_INTENT, Testbed, free_port
 
 Make = Callable[..., Testbed]
-FORM = {
+FORM: dict[str, Any] = {
     "ipstart": 10,
     "cohortsize": 4,
     "avgalgo": "FedAvg",
@@ -38,9 +39,15 @@ def test_an_intent_runs_to_its_end_on_the_plans_server(testbed: Make) -> None:
     kinds = [e["kind"] for e in events]
     states = [k for k in kinds if k.startswith("intent.")]
     assert states == [
-        "intent.accepted", "intent.resolving", "intent.resolved", "intent.allocating", "intent.allocated", "intent.starting",
-        "intent.running", "intent.succeeded",
-    ]  # fmt: skip
+        "intent.accepted",
+        "intent.resolving",
+        "intent.resolved",
+        "intent.allocating",
+        "intent.allocated",
+        "intent.starting",
+        "intent.running",
+        "intent.succeeded",
+    ]
     assert (
         kinds.count("client.joined") == 4
         and kinds.count("run.finished") == 1

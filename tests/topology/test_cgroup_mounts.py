@@ -1,4 +1,4 @@
-"""Finding a process's cgroup folders: both versions, both of Docker's drivers, and the process that runs this test."""
+"""Finding a process's cgroup folders: both versions, both of Docker's drivers, and this process."""
 
 from __future__ import annotations
 

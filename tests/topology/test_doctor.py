@@ -1,4 +1,4 @@
-"""The doctor: capabilities are what the kernel really does, plans are refused for them, findings name cost and remedy."""
+"""The doctor: what it finds is what the kernel does; plans are refused for it; findings name the remedy."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 
 from topology import capabilities as probing
 from topology import doctor
+from topology.errors import Problem
 from topology.model import parse_testbed
 from topology.plan import Plan
 from topology.planning import make_plan
@@ -61,7 +62,7 @@ def plan(nodes: list[dict[str, Any]] | None = None, link: dict[str, Any] | None 
     )
 
 
-def codes(problems: list[doctor.Problem] | Any) -> list[str]:
+def codes(problems: list[Problem]) -> list[str]:
     return [problem.code for problem in problems]
 
 
@@ -157,7 +158,12 @@ def test_a_rate_without_htb_is_refused() -> None:
 
 
 def test_limits_beyond_the_machine_are_refused() -> None:
-    nodes = [{"cpu": 3}, {"cpuset": "0,5"}, {"memory": "9 GiB"}, {"cpuset": "0-9999999"}]
+    nodes: list[dict[str, Any]] = [
+        {"cpu": 3},
+        {"cpuset": "0,5"},
+        {"memory": "9 GiB"},
+        {"cpuset": "0-9999999"},
+    ]
     problems = doctor.check_plan(plan(nodes), ABLE)
     assert codes(problems) == ["too-many-cores", "no-such-core", "too-much-memory"]
     assert [p.path for p in problems] == ["h0", "h1, h3", "h2"]
@@ -192,7 +198,7 @@ def test_what_could_not_be_tried_refuses_nothing() -> None:
 
 
 def test_tight_resources_are_warned_of() -> None:
-    many = [{"role": "client", "cpu": 1} for _ in range(50)]
+    many: list[dict[str, Any]] = [{"role": "client", "cpu": 1} for _ in range(50)]
     warned = doctor.resource_warnings(plan(many), replace(ABLE, memory_available_bytes=2**30))
     assert [w.name for w in warned] == ["cores", "memory"]
     assert "--runtime namespace" in warned[1].remedy
@@ -204,9 +210,7 @@ def test_published_ports_that_are_taken_are_named() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        published = plan(
-            publish=[{"node": "h0", "port": 80, "host_port": port}], controller={"kind": "none"}
-        )
+        published = plan(publish=[{"node": "h0", "port": 80, "host_port": port}], controller={"kind": "none"})
         (problem,) = doctor.port_problems(published)
         assert problem.code == "port-in-use" and str(port) in problem.message
         held = next(f for f in doctor.findings(ABLE, [port]) if f.name == "published ports")
@@ -222,8 +226,8 @@ def test_published_ports_that_are_taken_are_named() -> None:
 def test_every_finding_that_is_not_ok_says_cost_and_remedy() -> None:
     worst = replace(
         ABLE, root=False, cores=1, netem=False, htb=False, tbf=False, veth=False, bridge_isolation=False,
-        nft_bridge=None, kernel_datapath=False, tun=False, cgroup_version=None, controllers=(), cpu_quota=False,
-        docker=doctor.DockerFacts(False, error="there is no socket"), ovs_version=None,
+        nft_bridge=None, kernel_datapath=False, tun=False, cgroup_version=None, controllers=(),
+        cpu_quota=False, docker=doctor.DockerFacts(False, error="there is no socket"), ovs_version=None,
         programs=dict.fromkeys(probing.PROGRAMS),
     )  # fmt: skip
     for found in (worst, ABLE, None):
@@ -236,7 +240,13 @@ def test_every_finding_that_is_not_ok_says_cost_and_remedy() -> None:
             assert finding.detail
             assert finding.status == "ok" or (finding.cost and finding.remedy), finding
     states = {finding.name: finding.status for finding in doctor.findings(worst)}
-    assert states["qdisc netem"] == states["Open vSwitch"] == states["datapath"] == states["cgroups"] == "missing"
+    assert (
+        states["qdisc netem"]
+        == states["Open vSwitch"]
+        == states["datapath"]
+        == states["cgroups"]
+        == "missing"
+    )
     assert states["nftables for bridges"] == "warning"
 
 

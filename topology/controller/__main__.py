@@ -1,13 +1,14 @@
 """`python -m topology.controller --inventory PATH`: the controller of one testbed, until SIGTERM.
 
-Binds its OpenFlow port first, so that switches can connect while the rest is loaded. Logs plain lines to stdout. Exit status: 0 after a
-signal, 1 where the inventory or a port cannot be had.
+Binds its OpenFlow port first, so that switches can connect while the rest is loaded. Logs plain lines to
+stdout. Exit status: 0 after a signal, 1 where the inventory or a port cannot be had.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import socket
 import sys
@@ -29,13 +30,43 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def parse_seconds(text: str) -> float:
+    """Seconds from 0.1 to 86400. Raises argparse.ArgumentTypeError."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0.1 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write seconds from 0.1 to 86400")
+    return seconds
+
+
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m topology.controller", description="OpenFlow 1.3 controller of one testbed.")
+    parser = argparse.ArgumentParser(
+        prog="python -m topology.controller", description="OpenFlow 1.3 controller of one testbed."
+    )
     parser.add_argument("--inventory", type=Path, required=True, help="the testbed's inventory.json")
-    parser.add_argument("--openflow", type=parse_address, default=("127.0.0.1", 6653), metavar="HOST:PORT",
-                        help="where switches connect (default 127.0.0.1:6653)")  # fmt: skip
-    parser.add_argument("--rest", type=parse_address, default=("127.0.0.1", 8080), metavar="HOST:PORT",
-                        help="where REST is served (default 127.0.0.1:8080)")  # fmt: skip
+    parser.add_argument(
+        "--openflow",
+        type=parse_address,
+        default=("127.0.0.1", 6653),
+        metavar="HOST:PORT",
+        help="where switches connect (default 127.0.0.1:6653)",
+    )
+    parser.add_argument(
+        "--rest",
+        type=parse_address,
+        default=("127.0.0.1", 8080),
+        metavar="HOST:PORT",
+        help="where REST is served (default 127.0.0.1:8080)",
+    )
+    parser.add_argument(
+        "--audit",
+        type=parse_seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="how often to look whether a switch lost a flow (default 30)",
+    )
     return parser.parse_args()
 
 
@@ -53,7 +84,7 @@ def listen(address: tuple[str, int]) -> socket.socket:
     return sock
 
 
-def run(inventory: Path, openflow: tuple[str, int], rest: tuple[str, int]) -> int:
+def run(inventory: Path, openflow: tuple[str, int], rest: tuple[str, int], audit_s: float) -> int:
     """Run the controller until SIGTERM or SIGINT; gives the exit status.
 
     Raises:
@@ -74,15 +105,20 @@ def run(inventory: Path, openflow: tuple[str, int], rest: tuple[str, int]) -> in
     from topology.controller.metrics import Metrics
     from topology.controller.watch import InventoryWatch
 
-    fleet = Fleet(graph, Metrics())
+    fleet = Fleet(graph, Metrics(), audit_s)
     # os-ken cannot end its threads; threads started by a daemon thread are daemons, and end with the process.
     starter = threading.Thread(target=app.start, args=(fleet,), name="os-ken", daemon=True)
     starter.start()
     starter.join()
     listener = Listener(sock)
     listener.start()
-    LOG.info("testbed %s: %d switches, %d nodes; OpenFlow on %s:%d",
-             graph.testbed, len(graph.switches), len(graph.hosts), *openflow)  # fmt: skip
+    LOG.info(
+        "testbed %s: %d switches, %d nodes; OpenFlow on %s:%d",
+        graph.testbed,
+        len(graph.switches),
+        len(graph.hosts),
+        *openflow,
+    )
     watch = InventoryWatch(inventory, fleet.graph_read, fleet.trouble)
     watch.start()
     from topology.controller.rest import create_app, create_rest_server
@@ -107,14 +143,21 @@ def main() -> int:
     for name in ("OpenFlowHandler", "ofp_event", "ForwardingApp", "waitress"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        return run(arguments.inventory, arguments.openflow, arguments.rest)
+        return run(arguments.inventory, arguments.openflow, arguments.rest, arguments.audit)
     except TopologyError as error:
         LOG.error("%s", error)
     except OSError as error:
-        LOG.error("cannot listen on %s:%d or %s:%d: %s; is another controller running here?",
-                  *arguments.openflow, *arguments.rest, error.strerror or error)  # fmt: skip
+        LOG.error(
+            "cannot listen on %s:%d or %s:%d: %s; is another controller running here?",
+            *arguments.openflow,
+            *arguments.rest,
+            error.strerror or error,
+        )
     return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    logging.shutdown()
+    # os-ken's threads cannot be joined: leave at once instead of taking the interpreter apart beneath them.
+    os._exit(status)

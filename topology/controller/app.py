@@ -1,4 +1,5 @@
-"""The os-ken application: hands events of switches to the fleet. Decides nothing, and never waits: all switches share its thread."""
+"""The os-ken application: hands events of switches to the fleet. Decides nothing, and never waits: all
+switches share its thread."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ LOG = logging.getLogger("controller.app")
 
 
 def _guarded(handler: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    # With native threads os-ken takes any exception of a handler for the wish to end, and silently stops handling events at all.
+    # With native threads os-ken takes any exception of a handler for the wish to end, and silently stops
+    # handling events at all.
     @functools.wraps(handler)
     def guarded(self: Any, event: Any) -> None:
         try:
@@ -97,10 +99,12 @@ class ForwardingApp(OSKenApp):
 
 
 def start(fleet: Fleet) -> None:
-    """Start os-ken's event handling for the fleet; its threads end with the process (start it from a daemon thread)."""
+    """Start os-ken's event handling for the fleet; its threads end with the process (start it from a daemon
+    thread)."""
     cfg.CONF(project="os_ken", args=[])
     manager = AppManager.get_instance()
-    # The order of creation does not matter, but the application sets the OpenFlow version before the first connection.
+    # The order of creation does not matter, but the application sets the OpenFlow version before the first
+    # connection.
     applications = [manager.instantiate(ForwardingApp, fleet=fleet), manager.instantiate(OpenFlowHandler)]
     for application in applications:
         application.start()

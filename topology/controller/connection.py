@@ -1,7 +1,7 @@
 """TCP connections of switches: the listener, and os-ken's `Datapath` made to end when its switch goes.
 
-With native threads os-ken 4 can stop no thread: its sender waits for ever on an empty queue and its listener for ever in accept, so a
-switch that left is never noticed. Here both end.
+With native threads os-ken 4 can stop no thread: its sender waits for ever on an empty queue and its listener
+for ever in accept, so a switch that left is never noticed. Here both end.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class OpenFlowHandler(OFPHandler):
 
 
 class Connection(Datapath):
-    """One switch's connection. `serve` returns once the connection is over, with both of its threads ended."""
+    """One switch's connection. `serve` returns once the connection is over, with both of its threads
+    ended."""
 
     def __init__(self, sock: socket.socket, address: tuple[str, int]) -> None:
         super().__init__(sock, address)
@@ -102,7 +103,9 @@ class Listener:
             with self._lock:
                 room = len(self._connections) < MAXIMUM_CONNECTIONS
             if not room:
-                LOG.error("refused %s:%s: %d connections are open", address[0], address[1], MAXIMUM_CONNECTIONS)
+                LOG.error(
+                    "refused %s:%s: %d connections are open", address[0], address[1], MAXIMUM_CONNECTIONS
+                )
                 sock.close()
                 continue
             threading.Thread(target=self._serve, args=(sock, address), name="switch", daemon=True).start()
@@ -110,7 +113,9 @@ class Listener:
     def _close_silent_ones(self) -> None:
         now = time.monotonic()
         with self._lock:
-            silent = [c for c in self._connections if c.state != MAIN_DISPATCHER and now - c.opened > HANDSHAKE_S]
+            silent = [
+                c for c in self._connections if c.state != MAIN_DISPATCHER and now - c.opened > HANDSHAKE_S
+            ]
         for connection in silent:
             LOG.warning("%s:%s said nothing useful in %g s: closed", *connection.address[:2], HANDSHAKE_S)
             connection.disconnect()
@@ -125,7 +130,9 @@ class Listener:
             self._connections.add(connection)
         try:
             connection.serve()
-        except Exception as error:  # os-ken's parser raises anything at all on malformed bytes; only this switch is ended
+        except (
+            Exception
+        ) as error:  # os-ken's parser raises anything at all on malformed bytes; only this switch is ended
             LOG.error("connection of %s:%s ended by a malformed message: %r", address[0], address[1], error)
         finally:
             with self._lock:

@@ -1,6 +1,7 @@
 """All switches of the testbed: sessions by datapath id, and the events that concern more than one of them.
 
-Takes what os-ken's handlers and the inventory's watcher report, changes the network's belief, wakes the sessions. The REST face reads here.
+Takes what os-ken's handlers and the inventory's watcher report, changes the network's belief, wakes the
+sessions. The REST face reads here.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from topology.controller import wire
 from topology.controller.flows import Flow
 from topology.controller.graph import Graph
 from topology.controller.metrics import Metrics
-from topology.controller.network import Network, PortState
+from topology.controller.network import MAXIMUM_BOARDS, Network, PortState
 from topology.controller.session import Session, SwitchSilent
 
 LOG = logging.getLogger("controller")
 
 SETTLE_S = 2.5
-"""How long a switch that already has flows waits, after a start, for the others to report their ports, boards and links. Before that,
-a link that is down at a switch not heard yet would be believed up. Switches come back within 1 s or 2 (max_backoff 1000)."""
+"""How long a switch that already has flows waits, after a start, for the others to report their ports, boards
+and links. Before that, a link that is down at a switch not heard yet would be believed up. Switches come back
+within 1 s or 2 (max_backoff 1000)."""
 QUESTION_S = 2.0
 """Deadline of a question that a REST call or a scrape asks."""
 
@@ -42,7 +44,8 @@ class Trouble:
 class Fleet:
     """Every connected switch, known to the inventory or not."""
 
-    def __init__(self, graph: Graph, metrics: Metrics) -> None:
+    def __init__(self, graph: Graph, metrics: Metrics, audit_s: float = 30.0) -> None:
+        self._audit_s = audit_s
         self.network = Network(graph)
         self.metrics = metrics
         self.started = time.time()
@@ -80,12 +83,14 @@ class Fleet:
         """A switch said who it is and which ports it has."""
         name = self.name_of(datapath_id)
         session = Session(
-            connection, name,
+            connection,
+            name,
             wanted=lambda: self.network.flows(datapath_id),
             on_read=lambda present: self._switch_read(datapath_id, present),
             on_error=self._openflow_trouble,
             on_sent=lambda count: self.metrics.flow_changes.labels(switch=name).inc(count),
-        )  # fmt: skip
+            audit_s=self._audit_s,
+        )
         with self._lock:
             before = self._sessions.get(datapath_id)
             self._sessions[datapath_id] = session
@@ -96,10 +101,13 @@ class Fleet:
         if before is not None:
             before.close()
             before.connection.disconnect()
+            LOG.warning("%s connected while it was connected: the older connection is closed", name)
         self.metrics.connections.labels(switch=name).inc()
         if datapath_id not in self.network.graph.switches:
-            self.trouble(f"{name} from {connection.address[0]} is no switch of testbed {self.network.graph.testbed!r}: "
-                         "it gets no flows until the inventory lists it")  # fmt: skip
+            self.trouble(
+                f"{name} from {connection.address[0]} is no switch of this testbed: "
+                "it gets no flows until the inventory lists it"
+            )
         else:
             LOG.info("switch %s connected%s", name, " again" if again else "")
         changed = self.network.set_ports(datapath_id, ports)
@@ -110,7 +118,12 @@ class Fleet:
     def _switch_read(self, datapath_id: int, present: list[Flow]) -> None:
         boards = self.network.adopt(datapath_id, present)
         for board in boards:
-            LOG.info("board %s behind port %d of %s: known from before", board.mac, board.port, self.name_of(board.switch))
+            LOG.info(
+                "board %s behind port %d of %s: known from before",
+                board.mac,
+                board.port,
+                self.name_of(board.switch),
+            )
         with self._lock:
             self._heard.add(datapath_id)
             complete = self._heard >= set(self.network.graph.switches)
@@ -134,9 +147,10 @@ class Fleet:
 
     def port_changed(self, datapath_id: int, number: int, port: PortState | None) -> None:
         """A port came, changed, or (None) went."""
-        if self.network.set_port(datapath_id, number, port):
+        if self.network.port(datapath_id, number) != port:
             state = "gone" if port is None else "up" if port.up else "down"
             LOG.info("switch %s: port %d is %s", self.name_of(datapath_id), number, state)
+        if self.network.set_port(datapath_id, number, port):
             self.wake_all()
 
     def source_seen(self, datapath_id: int, port: int, mac: str) -> None:
@@ -147,10 +161,12 @@ class Fleet:
         if result in ("new", "moved"):
             LOG.info("board %s is behind %s%s", mac, where, "" if result == "new" else " now")
         elif result == "host":
-            self.trouble(f"{where}: a board uses {mac}, the address of a node that the inventory places elsewhere; not learnt: "
-                         "give the board another address")  # fmt: skip
+            self.trouble(
+                f"{where}: a board uses {mac}, which the inventory gives to a node elsewhere; not learnt: "
+                "give the board another address"
+            )
         elif result == "full":
-            LOG.warning("%s: board %s is not learnt, too many boards", where, mac)
+            LOG.warning("%s: board %s is not learnt, there are %d already", where, mac, MAXIMUM_BOARDS)
         if result in ("new", "moved", "host"):
             self.wake_all()
 

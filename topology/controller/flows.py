@@ -21,10 +21,12 @@ LAST_PORT = 0xFFFFFF00
 _OWNER = 0xC0407E
 _FORWARDING = 1
 LAYOUT = 1
-"""Raise it when the meaning of the tables changes: flows of another layout are replaced or removed at the next connection."""
+"""Raise it when the meaning of the tables changes: flows of another layout are replaced or removed at the
+next connection."""
 COOKIE_FORWARDING = _OWNER << 40 | _FORWARDING << 32 | LAYOUT
 COOKIE_MASK = 0xFFFFFFFF00000000
-"""Selects all flows of ours for one purpose, of any layout. Other purposes (metering) have other bits and are never touched."""
+"""Selects all flows of ours for one purpose, of any layout. Other purposes (metering) have other bits and are
+never touched."""
 
 Value: TypeAlias = int | str | tuple[int | str, int | str]
 """A match value; a pair is (value, mask)."""
@@ -44,7 +46,8 @@ def match(**fields: Value) -> Match:
 
 @dataclass(frozen=True)
 class Flow:
-    """A flow entry: outputs in this order, then `goto`. `other` is text of whatever else a switch reports (ours have none)."""
+    """A flow entry: outputs in this order, then `goto`. `other` is text of whatever else a switch reports
+    (ours have none)."""
 
     table: int
     priority: int

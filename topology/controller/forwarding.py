@@ -1,9 +1,10 @@
 """The flows that one switch should have. Pure: graph, paths and boards go in, flows come out.
 
-Table 0 only goes on to table 1 (meters come above that). Table 1 forwards: known destinations along shortest paths, broadcast and
-multicast on the tree; all else is dropped. OpenFlow never sends a packet back to the port it came from unless IN_PORT is named, so one
-broadcast flow a switch is enough. On a switch with ports that the inventory does not list, packets then pass table 2, which copies
-those from new sources to the controller; nothing waits for its answer.
+Table 0 only goes on to table 1 (meters come above that). Table 1 forwards: known destinations along shortest
+paths, broadcast and multicast on the tree; all else is dropped. OpenFlow never sends a packet back to the
+port it came from unless IN_PORT is named, so one broadcast flow a switch is enough. On a switch with ports
+that the inventory does not list, packets then pass table 2, which copies those from new sources to the
+controller; nothing waits for its answer.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def flows_for(
     device_ports: Collection[int] = (),
     boards: Iterable[Board] = (),
     quiet: Iterable[tuple[int, str]] = (),
+    learning: bool = True,
 ) -> list[Flow]:
     """All forwarding flows of the switch with that datapath id.
 
@@ -52,6 +54,7 @@ def flows_for(
         device_ports: ports that the switch has and the inventory does not list.
         boards: what was learnt on device ports, of all switches.
         quiet: (port, MAC) here whose packets are no news, although nothing was learnt from them.
+        learning: false where no more boards can be learnt: then none is reported.
     """
     known = graph.switches[switch]
     after = TABLE_BOARDS if device_ports else None
@@ -66,10 +69,14 @@ def flows_for(
     flooded = sorted(({*known.ports} - between) | tree | set(device_ports))
     flows.append(Flow(TABLE_FORWARDING, _BROADCAST, match(eth_dst=MULTICAST), tuple(flooded), after))
     flows += [
-        Flow(TABLE_FORWARDING, _BLOCKED, match(in_port=port, eth_dst=MULTICAST)) for port in sorted(between - tree)
+        Flow(TABLE_FORWARDING, _BLOCKED, match(in_port=port, eth_dst=MULTICAST))
+        for port in sorted(between - tree)
     ]
     boards = list(boards)
-    for mac, place, port in [*((h.mac, h.switch, h.port) for h in graph.hosts), *((b.mac, b.switch, b.port) for b in boards)]:
+    for mac, place, port in [
+        *((h.mac, h.switch, h.port) for h in graph.hosts),
+        *((b.mac, b.switch, b.port) for b in boards),
+    ]:
         output = port if place == switch else paths.hops[switch].get(place)
         if output is not None:
             flows.append(Flow(TABLE_FORWARDING, _KNOWN, match(eth_dst=mac), (output,), after))
@@ -78,13 +85,15 @@ def flows_for(
         flows.append(Flow(TABLE_BOARDS, _MISS, match()))
         for port in sorted(device_ports):
             flows.append(Flow(TABLE_BOARDS, _NO_SOURCE, match(in_port=port, eth_src=MULTICAST)))
-            flows.append(Flow(TABLE_BOARDS, _NEW, match(in_port=port), (TO_CONTROLLER,)))
+            if learning:
+                flows.append(Flow(TABLE_BOARDS, _NEW, match(in_port=port), (TO_CONTROLLER,)))
         flows += [Flow(TABLE_BOARDS, _QUIET, match(in_port=port, eth_src=mac)) for port, mac in sorted(here)]
     return flows
 
 
 def boards_in(switch: int, flows: Iterable[Flow]) -> list[Board]:
-    """The boards that flows of this switch tell of: what a controller that restarts takes over instead of forgetting."""
+    """The boards that flows of this switch tell of: what a controller that restarts takes over instead of
+    forgetting."""
     found = []
     for flow in flows:
         fields = dict(flow.match.fields)
@@ -94,3 +103,11 @@ def boards_in(switch: int, flows: Iterable[Flow]) -> list[Board]:
         if isinstance(port, int) and isinstance(mac, str):
             found.append(Board(mac, switch, port))
     return found
+
+
+def flooded_in(flows: Iterable[Flow]) -> frozenset[int] | None:
+    """The ports on which these flows of one switch broadcast; None where they do not say."""
+    for flow in flows:
+        if (flow.table, flow.priority) == (TABLE_FORWARDING, _BROADCAST):
+            return frozenset(flow.outputs)
+    return None

@@ -1,6 +1,8 @@
-"""The network as a graph: switches, the links between them, hosts; shortest paths and one spanning tree. Pure.
+"""The network as a graph: switches, the links between them, hosts; shortest paths and one spanning tree.
+Pure.
 
-Takes the inventory as plain data and names of links that are down. Knows nothing of OpenFlow and changes nothing.
+Takes the inventory as plain data and names of links that are down. Knows nothing of OpenFlow and changes
+nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from typing import Any
 from topology.errors import TopologyError
 
 MAXIMUM_PORTS = 3800
-"""Ports of one switch: a broadcast flow names each, 16 bytes a port, and an OpenFlow message has at most 65,535 bytes."""
+"""Ports of one switch: a broadcast flow names each, 16 bytes a port, and an OpenFlow message has at most
+65,535 bytes."""
 
 
 class GraphError(TopologyError):
@@ -78,8 +81,9 @@ class Graph:
 class Paths:
     """Ways through the links that are up.
 
-    `hops[at][towards]` is the port by which the switch `at` comes nearer to the switch `towards` (missing where there is no way);
-    `tree` holds the names of the links on which broadcasts travel, `tree_ports` their ports by datapath id.
+    `hops[at][towards]` is the port by which the switch `at` comes nearer to the switch `towards` (missing
+    where there is no way); `tree` holds the names of the links on which broadcasts travel, `tree_ports` their
+    ports by datapath id.
     """
 
     hops: Mapping[int, Mapping[int, int]]
@@ -90,7 +94,7 @@ class Paths:
 def _value(entry: Any, key: str, kind: type, where: str) -> Any:
     value = entry.get(key) if isinstance(entry, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise GraphError(f"inventory: {where}.{key} is {value!r}, expected {kind.__name__}")
+        raise GraphError(f"inventory: {where}.{key} is {repr(value)[:60]}, expected {kind.__name__}")
     return value
 
 
@@ -102,15 +106,24 @@ def _switches(inventory: Mapping[str, Any]) -> dict[int, Switch]:
         for position, item in enumerate(_value(entry, "ports", list, where)):
             at = f"{where}.ports[{position}]"
             number = _value(item, "number", int, at)
-            ports[number] = Port(number, _value(item, "name", str, at), _value(item, "peer_kind", str, at),
-                                 _value(item, "peer", str, at), item.get("peer_port"))  # fmt: skip
+            ports[number] = Port(
+                number,
+                _value(item, "name", str, at),
+                _value(item, "peer_kind", str, at),
+                _value(item, "peer", str, at),
+                item.get("peer_port"),
+            )
         switch = Switch(_value(entry, "name", str, where), _value(entry, "datapath_id", int, where), ports)
         if len(ports) > MAXIMUM_PORTS:
-            raise GraphError(f"inventory: {where} ({switch.name}) has {len(ports)} ports; at most {MAXIMUM_PORTS}: "
-                             "spread the nodes over more switches")  # fmt: skip
+            raise GraphError(
+                f"inventory: {where} ({switch.name}) has {len(ports)} ports; at most {MAXIMUM_PORTS}: "
+                "spread the nodes over more switches"
+            )
         if switch.datapath_id in switches:
-            raise GraphError(f"inventory: {where}.datapath_id {switch.datapath_id} belongs to "
-                             f"{switches[switch.datapath_id].name} too")  # fmt: skip
+            raise GraphError(
+                f"inventory: {where}.datapath_id {switch.datapath_id} belongs to "
+                f"{switches[switch.datapath_id].name} too"
+            )
         switches[switch.datapath_id] = switch
     return switches
 
@@ -134,14 +147,21 @@ def read_graph(inventory: Mapping[str, Any]) -> Graph:
         if mac in owner:
             raise GraphError(f"inventory: {where}.mac {mac} belongs to {owner[mac]} too")
         owner[mac] = name
-        hosts.append(Host(name, mac, entry.get("address"), ids[switch], _value(entry, "switch_port", int, where)))
+        hosts.append(
+            Host(name, mac, entry.get("address"), ids[switch], _value(entry, "switch_port", int, where))
+        )
     links: list[Link] = []
     for index, entry in enumerate(_value(inventory, "links", list, "inventory")):
         where = f"links[{index}]"
         a, b = _value(entry, "a", str, where), _value(entry, "b", str, where)
         if a in ids and b in ids:
-            links.append(Link(_value(entry, "name", str, where), (ids[a], _value(entry, "a_port", int, where)),
-                              (ids[b], _value(entry, "b_port", int, where))))  # fmt: skip
+            links.append(
+                Link(
+                    _value(entry, "name", str, where),
+                    (ids[a], _value(entry, "a_port", int, where)),
+                    (ids[b], _value(entry, "b_port", int, where)),
+                )
+            )
     return Graph(str(inventory.get("testbed", "")), switches, tuple(links), tuple(hosts))
 
 
@@ -186,11 +206,14 @@ def _breadth_first(neighbours: _Neighbours) -> list[str]:
     return links
 
 
-def spanning_tree(graph: Graph, links: Iterable[Link], previous: frozenset[str] = frozenset()) -> frozenset[str]:
+def spanning_tree(
+    graph: Graph, links: Iterable[Link], previous: frozenset[str] = frozenset()
+) -> frozenset[str]:
     """Names of links that join every switch that can be joined, without a loop.
 
-    Links of `previous` that are still there stay. So one link that fails or returns changes at most one other, and while switches
-    learn of the change one after the other, no mixture of the old and the new tree has a loop.
+    Links of `previous` that are still there stay. So one link that fails or returns changes at most one
+    other, and while switches learn of the change one after the other, no mixture of the old and the new tree
+    has a loop.
     """
     up = {link.name: link for link in links}
     part = {datapath_id: datapath_id for datapath_id in graph.switches}
@@ -217,7 +240,8 @@ def spanning_tree(graph: Graph, links: Iterable[Link], previous: frozenset[str] 
 
 
 def find_paths(graph: Graph, down: frozenset[str], previous: frozenset[str] = frozenset()) -> Paths:
-    """Shortest ways (fewest links; ties go to the lowest datapath id, then port) and the tree, without the links `down`."""
+    """Shortest ways (fewest links; ties go to the lowest datapath id, then port) and the tree, without the
+    links `down`."""
     links = [link for link in graph.links if link.name not in down]
     neighbours = _neighbours(graph, links)
     hops: dict[int, dict[int, int]] = {datapath_id: {} for datapath_id in graph.switches}

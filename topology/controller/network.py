@@ -1,7 +1,8 @@
-"""What the controller believes about the network right now: graph, port states, boards that were learnt, the tree in use.
+"""What the controller believes about the network right now: graph, port states, boards that were learnt, the
+tree in use.
 
-Takes events (an inventory, ports of a switch, one port, a source address), answers with the flows that a switch should have. Locked,
-because switches talk at the same time; never sends anything, never waits.
+Takes events (an inventory, ports of a switch, one port, a source address), answers with the flows that a
+switch should have. Locked, because switches talk at the same time; never sends anything, never waits.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from topology.controller.flows import LAST_PORT, Flow
-from topology.controller.forwarding import Board, boards_in, flows_for
+from topology.controller.forwarding import Board, boards_in, flooded_in, flows_for
 from topology.controller.graph import Graph, Paths, find_paths
 
 MAXIMUM_BOARDS = 1024
@@ -42,7 +43,8 @@ class Snapshot:
 
 
 class Network:
-    """The belief. Methods that change it return whether flows may have changed, so that the caller wakes the switches."""
+    """The belief. Methods that change it return whether flows may have changed, so that the caller wakes the
+    switches."""
 
     def __init__(self, graph: Graph) -> None:
         self._lock = threading.RLock()
@@ -52,6 +54,8 @@ class Network:
         self._quiet: set[tuple[int, int, str]] = set()
         self._paths: Paths | None = None
         self._tree: frozenset[str] = frozenset()
+        self._tree_in_use = False
+        self._flooded_before: dict[int, frozenset[int]] = {}
 
     @property
     def graph(self) -> Graph:
@@ -63,7 +67,8 @@ class Network:
         return True
 
     def _down_links(self) -> frozenset[str]:
-        # A switch that never connected is believed to have all its ports: its flows are put in before its ports are known.
+        # A switch that never connected is believed to have all its ports: its flows are put in before its
+        # ports are known.
         def is_down(end: tuple[int, int]) -> bool:
             ports = self._ports.get(end[0])
             return ports is not None and (end[1] not in ports or not ports[end[1]].up)
@@ -90,34 +95,41 @@ class Network:
             self._graph = graph
             hosts = {host.mac for host in graph.hosts}
             self._boards = {
-                mac: board for mac, board in self._boards.items()
+                mac: board
+                for mac, board in self._boards.items()
                 if mac not in hosts and board.port in self._device_ports(board.switch)
-            }  # fmt: skip
+            }
             self._quiet = {entry for entry in self._quiet if entry[2] in hosts}
             return self._changed()
 
     def set_ports(self, switch: int, ports: Iterable[PortState]) -> bool:
         """All ports of a switch, as it described them when it connected."""
         with self._lock:
-            table = {port.number: port for port in ports}
-            if self._ports.get(switch) == table:
-                return False
-            self._ports[switch] = table
+            before = self._matters(switch)
+            self._ports[switch] = {port.number: port for port in ports}
             self._forget_lost(switch)
-            return self._changed()
+            return self._matters(switch) != before and self._changed()
 
     def set_port(self, switch: int, number: int, port: PortState | None) -> bool:
         """One port was added or changed; None: it is gone."""
         with self._lock:
+            before = self._matters(switch)
             table = self._ports.setdefault(switch, {})
-            if table.get(number) == port:
-                return False
             if port is None:
-                del table[number]
+                table.pop(number, None)
             else:
                 table[number] = port
             self._forget_lost(switch)
-            return self._changed()
+            return self._matters(switch) != before and self._changed()
+
+    def port(self, switch: int, number: int) -> PortState | None:
+        """What is believed about a port; None where the switch never described it."""
+        with self._lock:
+            return self._ports.get(switch, {}).get(number)
+
+    def _matters(self, switch: int) -> tuple[object, ...]:
+        # What flows are made from, of all that ports tell: a host whose port is down keeps its flows.
+        return self._down_links(), self._device_ports(switch), len(self._boards), len(self._quiet)
 
     def _forget_lost(self, switch: int) -> None:
         # A board whose port is down may come back anywhere; its next packet tells where.
@@ -128,11 +140,13 @@ class Network:
         self._quiet = {entry for entry in self._quiet if entry[0] != switch or entry[1] in here}
 
     def learn(self, switch: int, port: int, mac: str) -> Learnt:
-        """A packet from a source that is no news to nobody yet came in at a port that the inventory does not list.
+        """A packet from a source that is no news to nobody yet came in at a port that the inventory does not
+        list.
 
         Returns:
-            new or moved (flows change), known, host (the inventory gives that address to a node elsewhere: not learnt, and quiet from
-            here on), full (`MAXIMUM_BOARDS` reached), ignored (a multicast source, a listed port or an unknown switch).
+            new or moved (flows change), known, host (the inventory gives that address to a node elsewhere:
+            not learnt, and quiet from here on), full (`MAXIMUM_BOARDS` reached), ignored (a multicast source,
+            a listed port or an unknown switch).
         """
         mac = mac.lower()
         with self._lock:
@@ -152,13 +166,28 @@ class Network:
             return "new" if before is None else "moved"
 
     def adopt(self, switch: int, present: Iterable[Flow]) -> list[Board]:
-        """Take over the boards that a former controller learnt, from the flows that it left in the switch."""
+        """Take over what a former controller left in the switch: the boards that it learnt, and its tree.
+
+        The tree only before this controller gave out flows of its own: broadcasts then go on as before, and
+        switches that are reached one after the other never follow two trees at once.
+        """
         with self._lock:
+            flooded = flooded_in(present := list(present))
+            if flooded is not None and not self._tree_in_use:
+                self._flooded_before[switch] = flooded
+                ports = {(at, port) for at, known in self._flooded_before.items() for port in known}
+                self._tree = frozenset(
+                    link.name for link in self._graph.links if link.a in ports and link.b in ports
+                )
+                self._paths = None
             hosts = {host.mac for host in self._graph.hosts}
             taken = [
-                board for board in boards_in(switch, present)
-                if board.mac not in hosts and board.mac not in self._boards and board.port in self._device_ports(switch)
-            ][: max(0, MAXIMUM_BOARDS - len(self._boards))]  # fmt: skip
+                board
+                for board in boards_in(switch, present)
+                if board.mac not in hosts
+                and board.mac not in self._boards
+                and board.port in self._device_ports(switch)
+            ][: max(0, MAXIMUM_BOARDS - len(self._boards))]
             self._boards.update({board.mac: board for board in taken})
             return taken
 
@@ -167,9 +196,11 @@ class Network:
         with self._lock:
             if switch not in self._graph.switches:
                 return None
+            self._tree_in_use = True
             quiet = [(port, mac) for place, port, mac in sorted(self._quiet) if place == switch]
-            arguments = (self._graph, self._find_paths(), self._device_ports(switch), tuple(self._boards.values()), quiet)
-        return flows_for(switch, *arguments)
+            graph, paths, ports = self._graph, self._find_paths(), self._device_ports(switch)
+            boards = tuple(self._boards.values())
+        return flows_for(switch, graph, paths, ports, boards, quiet, len(boards) < MAXIMUM_BOARDS)
 
     def snapshot(self) -> Snapshot:
         """A copy that later events do not change."""

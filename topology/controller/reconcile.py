@@ -1,4 +1,5 @@
-"""What to send so that a switch has what it should have. Pure: desired and present flows go in, messages come out."""
+"""What to send so that a switch has what it should have. Pure: desired and present flows go in, messages come
+out."""
 
 from __future__ import annotations
 
@@ -10,9 +11,10 @@ from topology.controller.flows import Barrier, Flow, FlowMod, Message
 def reconcile(desired: Iterable[Flow], present: Iterable[Flow]) -> list[Message]:
     """Adds and replacements first, then removals, then a barrier; nothing at all where both are equal.
 
-    `present` holds only flows of ours (read by cookie): what others put in is never touched. A flow that is already right is not
-    sent again, so that its counters and the packets under it are left alone. Adding comes first, from the last table to the first:
-    a packet in between always finds an entry, and none leads to a table that is still empty.
+    `present` holds only flows of ours (read by cookie): what others put in is never touched. A flow that is
+    already right is not sent again, so that its counters and the packets under it are left alone. Adding
+    comes first, from the last table to the first: a packet in between always finds an entry, and none leads
+    to a table that is still empty.
     """
     wanted = {flow.key: flow for flow in desired}
     there = {flow.key: flow for flow in present}

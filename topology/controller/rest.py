@@ -1,4 +1,5 @@
-"""The REST face: Flask routes over the fleet, served by waitress with few threads. Reads only; asks switches with a deadline.
+"""The REST face: Flask routes over the fleet, served by waitress with few threads. Reads only; asks switches
+with a deadline.
 
 Errors have one form everywhere: {"errors": [{"path", "code", "message", "hint"}]}.
 """
@@ -15,8 +16,8 @@ from waitress.server import create_server
 from werkzeug.exceptions import HTTPException
 
 from topology.controller import meters_rest, wire
-from topology.controller.flows import COOKIE_FORWARDING, COOKIE_MASK, TO_CONTROLLER
 from topology.controller.fleet import Fleet
+from topology.controller.flows import COOKIE_FORWARDING, COOKIE_MASK, TO_CONTROLLER
 from topology.controller.scrape import FleetCollector
 from topology.controller.session import SwitchSilent
 from topology.controller.view import status, topology
@@ -43,13 +44,24 @@ def _only(*names: str) -> None:
     for name in request.args:
         if name not in names:
             allowed = ", ".join(f"`{n}`" for n in names) or "no parameter"
-            raise _Refused(400, Problem(name, "unknown-key", f"the parameter {name!r} is not known here", f"this call takes {allowed}"))
+            raise _Refused(
+                400,
+                Problem(
+                    name,
+                    "unknown-key",
+                    f"the parameter {name!r} is not known here",
+                    f"this call takes {allowed}",
+                ),
+            )
         if len(request.args.getlist(name)) > 1:
-            raise _Refused(400, Problem(name, "bad-value", f"{name!r} is given more than once", "give it once"))
+            raise _Refused(
+                400, Problem(name, "bad-value", f"{name!r} is given more than once", "give it once")
+            )
 
 
 def _chosen(fleet: Fleet) -> list[int]:
-    """Datapath ids that `?switch=` (a name, or a datapath id in decimal or 0x form) selects; all where it is missing."""
+    """Datapath ids that `?switch=` (a name, or a datapath id in decimal or 0x form) selects; all where it is
+    missing."""
     switches = fleet.network.graph.switches
     text = request.args.get("switch")
     if text is None:
@@ -64,7 +76,16 @@ def _chosen(fleet: Fleet) -> list[int]:
     if datapath_id in switches:
         return [datapath_id]
     names = ", ".join(switch.name for switch in list(switches.values())[:20])
-    raise _Refused(404, Problem("switch", "unknown-switch", f"no switch is called {text[:60]!r}", f"one of: {names}"))
+    raise _Refused(
+        404, Problem("switch", "unknown-switch", f"no switch is called {text[:60]!r}", f"one of: {names}")
+    )
+
+
+def _silent(name: str, silence: SwitchSilent) -> Problem:
+    problem = Problem(name, "silent-switch", str(silence), "`/v1/topology` shows who is connected")
+    if "switch" in request.args:
+        raise _Refused(503, problem)
+    return problem
 
 
 def _flow(entry: Any, fleet: Fleet) -> dict[str, Any]:
@@ -72,7 +93,9 @@ def _flow(entry: Any, fleet: Fleet) -> dict[str, Any]:
     return {
         "table": flow.table,
         "priority": flow.priority,
-        "match": {name: list(value) if isinstance(value, tuple) else value for name, value in flow.match.fields},
+        "match": {
+            name: list(value) if isinstance(value, tuple) else value for name, value in flow.match.fields
+        },
         "outputs": ["controller" if port == TO_CONTROLLER else port for port in flow.outputs],
         "goto": flow.goto,
         "other": flow.other or None,
@@ -104,7 +127,9 @@ def create_app(fleet: Fleet, watch: InventoryWatch, inventory: Path) -> Flask:
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> tuple[Response, int]:
         fleet.trouble(f"REST {request.method} {request.path[:200]}: {error!r}")
-        return _answer(Problem(request.path[:200], "internal-error", repr(error), "see the controller's log"), 500)
+        return _answer(
+            Problem(request.path[:200], "internal-error", repr(error), "see the controller's log"), 500
+        )
 
     @app.get("/v1/topology")
     def get_topology() -> Response:
@@ -124,8 +149,8 @@ def create_app(fleet: Fleet, watch: InventoryWatch, inventory: Path) -> Flask:
             name = fleet.name_of(datapath_id)
             try:
                 flows = [_flow(entry, fleet) for entry in fleet.raw_flow_statistics(datapath_id)]
-            except SwitchSilent as problem:
-                errors.append(Problem(name, "silent-switch", str(problem), "`/v1/topology` shows who is connected"))
+            except SwitchSilent as silence:
+                errors.append(_silent(name, silence))
                 continue
             answer.append({"switch": name, "datapath_id": datapath_id, "flows": flows})
         return jsonify({"switches": answer, "errors": [problem.as_dict() for problem in errors]})
@@ -139,10 +164,12 @@ def create_app(fleet: Fleet, watch: InventoryWatch, inventory: Path) -> Flask:
             name = fleet.name_of(datapath_id)
             try:
                 counters = fleet.port_statistics(datapath_id)
-            except SwitchSilent as problem:
-                errors.append(Problem(name, "silent-switch", str(problem), "`/v1/topology` shows who is connected"))
+            except SwitchSilent as silence:
+                errors.append(_silent(name, silence))
                 continue
-            ports = [{**port, "counters": counters.get(port["number"])} for port in described.get(datapath_id, [])]
+            ports = [
+                {**port, "counters": counters.get(port["number"])} for port in described.get(datapath_id, [])
+            ]
             answer.append({"switch": name, "datapath_id": datapath_id, "ports": ports})
         return jsonify({"switches": answer, "errors": [problem.as_dict() for problem in errors]})
 
@@ -155,7 +182,8 @@ def create_app(fleet: Fleet, watch: InventoryWatch, inventory: Path) -> Flask:
 
 
 def create_rest_server(app: Flask, address: tuple[str, int]) -> Any:
-    """A waitress server bound to `address`; `run()` serves until `close()`. Raises OSError where the address cannot be bound."""
+    """A waitress server bound to `address`; `run()` serves until `close()`. Raises OSError where the address
+    cannot be bound."""
     return create_server(
         app,
         host=address[0],

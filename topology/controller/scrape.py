@@ -1,4 +1,5 @@
-"""What Prometheus reads from the running fleet: gauges and port counters, asked of the switches at each scrape."""
+"""What Prometheus reads from the running fleet: gauges and port counters, asked of the switches at each
+scrape."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ WORKERS = 4
 
 
 class FleetCollector:
-    """A collector for a prometheus_client registry. A switch that does not answer has no port series in that scrape."""
+    """A collector for a prometheus_client registry. A switch that does not answer has no port series in that
+    scrape."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -42,12 +44,21 @@ class FleetCollector:
         testbed = view.graph.testbed
         known = list(view.graph.switches)
         yield GaugeMetricFamily(f"{PREFIX}_switches", "Switches of the inventory", len(known))
-        yield GaugeMetricFamily(f"{PREFIX}_connected_switches", "Switches of the inventory that are connected",
-                                sum(datapath_id in sessions for datapath_id in known))  # fmt: skip
-        yield GaugeMetricFamily(f"{PREFIX}_links_down", "Links between switches that are down", len(view.down_links))
+        yield GaugeMetricFamily(
+            f"{PREFIX}_connected_switches",
+            "Switches of the inventory that are connected",
+            sum(datapath_id in sessions for datapath_id in known),
+        )
+        yield GaugeMetricFamily(
+            f"{PREFIX}_links_down", "Links between switches that are down", len(view.down_links)
+        )
         yield GaugeMetricFamily(f"{PREFIX}_boards", "Boards that were learnt", len(view.boards))
-        flows = GaugeMetricFamily(f"{PREFIX}_flows", "Flows that the switch confirmed", labels=["testbed", "switch"])
-        connected = GaugeMetricFamily(f"{PREFIX}_switch_connected", "1 where connected", labels=["testbed", "switch"])
+        flows = GaugeMetricFamily(
+            f"{PREFIX}_flows", "Flows that the switch confirmed", labels=["testbed", "switch"]
+        )
+        connected = GaugeMetricFamily(
+            f"{PREFIX}_switch_connected", "1 where connected", labels=["testbed", "switch"]
+        )
         for datapath_id, switch in view.graph.switches.items():
             session = sessions.get(datapath_id)
             flows.add_metric([testbed, switch.name], session.flow_count if session else 0)
@@ -55,8 +66,10 @@ class FleetCollector:
         yield flows
         yield connected
         labels = ["testbed", "switch", "port", "peer"]
-        families = {key: CounterMetricFamily(f"cohortnet_switch_port_{name}", text, labels=labels)
-                    for key, (name, text) in _PORT_COUNTERS.items()}  # fmt: skip
+        families = {
+            key: CounterMetricFamily(f"cohortnet_switch_port_{name}", text, labels=labels)
+            for key, (name, text) in _PORT_COUNTERS.items()
+        }
         with ThreadPoolExecutor(WORKERS) as pool:
             answers = list(pool.map(self._counters, known))
         for datapath_id, counters in zip(known, answers, strict=True):
@@ -70,7 +83,9 @@ class FleetCollector:
                 for key, value in values.items():
                     # A counter that a switch does not keep is reported as all ones.
                     if value < 2**64 - 1:
-                        families[key].add_metric([testbed, switch.name, name, port.peer if port else ""], value)
+                        families[key].add_metric(
+                            [testbed, switch.name, name, port.peer if port else ""], value
+                        )
         yield from families.values()
 
     def _counters(self, datapath_id: int) -> dict[int, dict[str, int]]:

@@ -1,7 +1,7 @@
 """One connected switch: a thread that makes its flows what they should be, and asks it questions.
 
-Wakes when the network's belief changed, and every `AUDIT_S` to see whether somebody took a flow away. Every question has a deadline; a
-switch that does not answer is disconnected, and comes back by itself.
+Wakes when the network's belief changed, and every `audit_s` seconds to see whether somebody took a flow away.
+Every question has a deadline; a switch that does not answer is disconnected, and comes back by itself.
 """
 
 from __future__ import annotations
@@ -13,14 +13,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from topology.controller import wire
-from topology.controller.flows import COOKIE_FORWARDING, COOKIE_MASK, Barrier, Flow, Message
+from topology.controller.flows import (
+    COOKIE_FORWARDING,
+    COOKIE_MASK,
+    Barrier,
+    Flow,
+    Message,
+)
 from topology.controller.reconcile import reconcile
 
 LOG = logging.getLogger("controller.session")
 
 ANSWER_S = 10.0
-"""Deadline of a switch's answer; a thousand flows take one about 0.1 s."""
-AUDIT_S = 30.0
+"""Deadline of a switch's answer to a question."""
+FLOW_S = 0.01
+"""What each flow message adds to it; one takes about 0.1 ms, and many switches may be served at once."""
+CHUNK_BYTES = 256 * 1024
 
 
 class SwitchSilent(Exception):
@@ -43,10 +51,12 @@ class Session:
 
     Args:
         wanted: gives the flows that it should have, None where it is not known.
-        on_read: called once, with the flows of ours that the switch had when it connected; returns after the other switches
+        on_read: called once, with the flows of ours that the switch had when it connected; returns after the
+        other switches
             were heard too, or not (then their links are believed up).
         on_error: called with the text of each OpenFlow error.
         on_sent: called with the number of flow messages sent.
+        audit_s: seconds between two looks at what the switch really has.
     """
 
     def __init__(
@@ -57,7 +67,9 @@ class Session:
         on_read: Callable[[list[Flow]], None],
         on_error: Callable[[str], None],
         on_sent: Callable[[int], None],
+        audit_s: float,
     ) -> None:
+        self._audit_s = audit_s
         self.connection = connection
         self.name = name
         self.connected_since = time.time()
@@ -129,8 +141,10 @@ class Session:
             number = numbers[-1]
             question = self._questions[number] = _Question(dict(zip(numbers, words, strict=True)))
         try:
-            if self._closed.is_set() or not self.connection.send(data):
-                raise SwitchSilent(f"{self.name} is not connected any more")
+            # In pieces: the socket's own time-out holds for one piece, however much there is to send.
+            for start in range(0, len(data), CHUNK_BYTES):
+                if self._closed.is_set() or not self.connection.send(data[start : start + CHUNK_BYTES]):
+                    raise SwitchSilent(f"{self.name} is not connected any more")
             if not question.done.wait(timeout_s):
                 raise SwitchSilent(f"{self.name} did not answer {type(request).__name__} in {timeout_s:g} s")
             if self._closed.is_set():
@@ -143,7 +157,9 @@ class Session:
     def flow_statistics(self, ours_only: bool = False, timeout_s: float = ANSWER_S) -> list[Any]:
         """Entries of the switch's flow statistics. Raises SwitchSilent."""
         cookie, mask = (COOKIE_FORWARDING, COOKIE_MASK) if ours_only else (0, 0)
-        return self._ask(wire.flow_statistics_request(self.connection, cookie, mask), timeout_s=timeout_s).entries
+        return self._ask(
+            wire.flow_statistics_request(self.connection, cookie, mask), timeout_s=timeout_s
+        ).entries
 
     def port_statistics(self, timeout_s: float = ANSWER_S) -> list[Any]:
         """Entries of the switch's port statistics. Raises SwitchSilent."""
@@ -167,7 +183,7 @@ class Session:
                     self._on_error(f"{problem}; disconnected, it will connect again")
                     self.connection.disconnect()
                 return
-            if not self._wake.wait(AUDIT_S):
+            if not self._wake.wait(self._audit_s):
                 present = None
             self._wake.clear()
 
@@ -179,11 +195,13 @@ class Session:
             return None
         messages = reconcile(wanted, present)
         if messages:
-            question = self._ask(wire.to_openflow(self.connection, Barrier()), messages[:-1])
+            timeout_s = ANSWER_S + len(messages) * FLOW_S
+            question = self._ask(wire.to_openflow(self.connection, Barrier()), messages[:-1], timeout_s)
             self._on_sent(len(messages) - 1)
             LOG.info("switch %s: %d flow changes, %d flows", self.name, len(messages) - 1, len(wanted))
             if question.refused:
-                # What it refused stays wanted: it is tried again at the next audit, and REST shows the errors until then.
+                # What it refused stays wanted: it is tried again at the next audit, and REST shows the errors
+                # until then.
                 self.installed = False
                 return None
         self.flow_count = len(wanted)

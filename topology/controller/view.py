@@ -1,4 +1,5 @@
-"""What `/v1/topology` and `/v1/status` say, as plain data. Reads the fleet, asks no switch, changes nothing."""
+"""What `/v1/topology` and `/v1/status` say, as plain data. Reads the fleet, asks no switch, changes
+nothing."""
 
 from __future__ import annotations
 
@@ -27,16 +28,30 @@ def _ports(view: Snapshot, switch: int) -> list[dict[str, Any]]:
     ports = None if there is None else dict(there)
     tree = view.paths.tree_ports.get(switch, frozenset())
     entries: list[dict[str, Any]] = [
-        {"number": port.number, "name": port.name, "peer_kind": port.peer_kind, "peer": port.peer,
-         "peer_port": port.peer_port, "state": _port_state(ports, port.number),
-         "broadcast": port.peer_kind != "switch" or port.number in tree}
+        {
+            "number": port.number,
+            "name": port.name,
+            "peer_kind": port.peer_kind,
+            "peer": port.peer,
+            "peer_port": port.peer_port,
+            "state": _port_state(ports, port.number),
+            "broadcast": port.peer_kind != "switch" or port.number in tree,
+        }
         for port in listed.values()
-    ]  # fmt: skip
+    ]
     entries += [
-        {"number": port.number, "name": port.name, "peer_kind": "board", "peer": None, "peer_port": None,
-         "state": _port_state(ports, port.number), "broadcast": True}
-        for port in (there or {}).values() if port.number not in listed and port.number < LAST_PORT
-    ]  # fmt: skip
+        {
+            "number": port.number,
+            "name": port.name,
+            "peer_kind": "board",
+            "peer": None,
+            "peer_port": None,
+            "state": _port_state(ports, port.number),
+            "broadcast": True,
+        }
+        for port in (there or {}).values()
+        if port.number not in listed and port.number < LAST_PORT
+    ]
     return entries
 
 
@@ -49,12 +64,14 @@ def topology(fleet: Fleet) -> dict[str, Any]:
     def switch(datapath_id: int) -> dict[str, Any]:
         session = sessions.get(datapath_id)
         return {
-            "name": names[datapath_id], "datapath_id": datapath_id, "connected": session is not None,
+            "name": names[datapath_id],
+            "datapath_id": datapath_id,
+            "connected": session is not None,
             "flows_installed": session is not None and session.installed,
             "flows": session.flow_count if session else 0,
             "connected_since": session.connected_since if session else None,
             "ports": _ports(view, datapath_id),
-        }  # fmt: skip
+        }
 
     def end_state(switch: int, port: int) -> str:
         there = view.ports.get(switch)
@@ -65,22 +82,36 @@ def topology(fleet: Fleet) -> dict[str, Any]:
         "switches": [switch(datapath_id) for datapath_id in names],
         "unknown_datapaths": [
             {"datapath_id": datapath_id, "address": str(session.connection.address[0])}
-            for datapath_id, session in sessions.items() if datapath_id not in names
+            for datapath_id, session in sessions.items()
+            if datapath_id not in names
         ],
         "links": [
-            {"name": link.name, "a": names[link.a[0]], "a_port": link.a[1], "b": names[link.b[0]], "b_port": link.b[1],
-             "state": "down" if link.name in view.down_links else "up", "broadcast": link.name in view.paths.tree}
+            {
+                "name": link.name,
+                "a": names[link.a[0]],
+                "a_port": link.a[1],
+                "b": names[link.b[0]],
+                "b_port": link.b[1],
+                "state": "down" if link.name in view.down_links else "up",
+                "broadcast": link.name in view.paths.tree,
+            }
             for link in view.graph.links
         ],
         "nodes": [
-            {"name": host.name, "mac": host.mac, "address": host.address, "switch": names[host.switch], "port": host.port,
-             "state": end_state(host.switch, host.port)}
+            {
+                "name": host.name,
+                "mac": host.mac,
+                "address": host.address,
+                "switch": names[host.switch],
+                "port": host.port,
+                "state": end_state(host.switch, host.port),
+            }
             for host in view.graph.hosts
         ],
         "boards": [
             {"mac": board.mac, "switch": names.get(board.switch), "port": board.port} for board in view.boards
         ],
-    }  # fmt: skip
+    }
 
 
 def status(fleet: Fleet, watch: InventoryWatch, inventory: Path, now: float) -> dict[str, Any]:
@@ -95,7 +126,11 @@ def status(fleet: Fleet, watch: InventoryWatch, inventory: Path, now: float) -> 
         "state": "ready" if good else "incomplete",
         "pid": os.getpid(),
         "uptime_s": round(now - fleet.started, 3),
-        "switches": {"listed": len(view.graph.switches), "connected": len(here), "flows_installed": installed},
+        "switches": {
+            "listed": len(view.graph.switches),
+            "connected": len(here),
+            "flows_installed": installed,
+        },
         "links_down": sorted(view.down_links),
         "nodes": len(view.graph.hosts),
         "boards": len(view.boards),

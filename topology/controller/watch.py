@@ -1,4 +1,5 @@
-"""The inventory file, read again whenever it was replaced. A file that cannot be used is reported once, and the last good one stays."""
+"""The inventory file, read again whenever it was replaced. A file that cannot be used is reported once, and
+the last good one stays."""
 
 from __future__ import annotations
 
@@ -30,9 +31,12 @@ def load_graph(path: Path, *, wait_s: float = 0.0) -> Graph:
 
 
 class InventoryWatch:
-    """Calls `on_graph` after each change of the file that can be used, `on_problem` after each that cannot."""
+    """Calls `on_graph` after each change of the file that can be used, `on_problem` after each that
+    cannot."""
 
-    def __init__(self, path: Path, on_graph: Callable[[Graph], None], on_problem: Callable[[str], None]) -> None:
+    def __init__(
+        self, path: Path, on_graph: Callable[[Graph], None], on_problem: Callable[[str], None]
+    ) -> None:
         self._path, self._on_graph, self._on_problem = path, on_graph, on_problem
         self.problem: str | None = None
         """Why the file as it is now is not in use; None where it is."""

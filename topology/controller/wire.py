@@ -1,4 +1,5 @@
-"""Our plain messages as OpenFlow 1.3, and what a switch reports as our plain values. The one place that builds os-ken messages."""
+"""Our plain messages as OpenFlow 1.3, and what a switch reports as our plain values. The one place that
+builds os-ken messages."""
 
 from __future__ import annotations
 
@@ -102,10 +103,15 @@ def port_is_gone(status: Any) -> bool:
 def port_counters(entry: Any) -> dict[str, int]:
     """Counters of one port by our names."""
     return {
-        "rx_bytes": entry.rx_bytes, "tx_bytes": entry.tx_bytes, "rx_packets": entry.rx_packets,
-        "tx_packets": entry.tx_packets, "rx_dropped": entry.rx_dropped, "tx_dropped": entry.tx_dropped,
-        "rx_errors": entry.rx_errors, "tx_errors": entry.tx_errors,
-    }  # fmt: skip
+        "rx_bytes": entry.rx_bytes,
+        "tx_bytes": entry.tx_bytes,
+        "rx_packets": entry.rx_packets,
+        "tx_packets": entry.tx_packets,
+        "rx_dropped": entry.rx_dropped,
+        "tx_dropped": entry.tx_dropped,
+        "rx_errors": entry.rx_errors,
+        "tx_errors": entry.tx_errors,
+    }
 
 
 def packet_source(packet_in: Any) -> tuple[int, str] | None:

@@ -304,17 +304,20 @@ def _make(
     client.start(identity)
     state = client.inspect_container(identity)["State"]
     pid = int(state["Pid"])
-    if not state["Running"] or not pid:
+    try:
+        folders = cgroup_mounts.folders_of(pid, hierarchies)
+    except OSError as error:
+        # Gone since it was asked for, or never a process that this machine sees.
+        state = client.inspect_container(identity)["State"]
+        if state["Running"]:
+            raise DockerException(
+                f"its process {pid} is not among this machine's processes ({error.strerror})"
+            ) from error
+    if not state["Running"]:
         said = client.logs(identity, stdout=True, stderr=True, tail=5).decode(errors="replace").strip()
         raise DockerException(
             f"its command ended at once with status {state['ExitCode']}: {said[-400:] or 'no output'}"
         )
-    try:
-        folders = cgroup_mounts.folders_of(pid, hierarchies)
-    except OSError as error:
-        raise DockerException(
-            f"its process {pid} is not among this machine's processes ({error.strerror})"
-        ) from error
     return NodeFacts(pid=pid, cgroups=tuple(str(folder) for folder in folders), container_id=identity)
 
 

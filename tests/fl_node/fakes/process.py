@@ -26,6 +26,8 @@ def main() -> int:
     if behave == "children":
         child = subprocess.Popen(["sleep", "600"])
         Path(config["events"]).with_name("grandchild").write_text(str(child.pid))
+    if behave == "orphans":
+        subprocess.run(["sh", "-c", "setsid sleep 0.3 &"], check=True)
     if "clients" in config:
         say("server.listening", address=f"0.0.0.0:{config['port']}")
     say("run.started", application=config["application"])

@@ -1,6 +1,8 @@
-"""A small real network for live tests: namespaces, veth pairs, an Open vSwitch of its own, and the controller as its own process.
+"""A small real network for live tests: namespaces, veth pairs, an Open vSwitch of its own, and the controller
+as its own process.
 
-Everything carries one random prefix; `Lab.close` ends the processes that it started and deletes the namespaces that it made.
+Everything carries one random prefix; `Lab.close` ends the processes that it started and deletes the
+namespaces that it made.
 """
 
 from __future__ import annotations
@@ -48,11 +50,20 @@ def until(what: str, ready: Callable[[], Any], timeout: float = 10.0) -> Any:
     raise AssertionError(f"{what}: not within {timeout} s; last: {last!r}")
 
 
-def plan_of(name: str, switches: list[dict[str, Any]], nodes: list[str], links: list[tuple[str, str]]) -> Plan:
-    return make_plan(parse_testbed({
-        "name": name, "runtime": "namespace", "switches": switches, "nodes": [{"name": node} for node in nodes],
-        "links": [{"a": a, "b": b} for a, b in links],
-    }))  # fmt: skip
+def plan_of(
+    name: str, switches: list[dict[str, Any]], nodes: list[str], links: list[tuple[str, str]]
+) -> Plan:
+    return make_plan(
+        parse_testbed(
+            {
+                "name": name,
+                "runtime": "namespace",
+                "switches": switches,
+                "nodes": [{"name": node} for node in nodes],
+                "links": [{"a": a, "b": b} for a, b in links],
+            }
+        )
+    )
 
 
 def ring(name: str, size: int = 4) -> Plan:
@@ -75,6 +86,7 @@ class Lab:
         self.inventory = self.folder / "inventory.json"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.namespaces: list[str] = []
+        self._controller_set = False
         try:
             self._raise(hosts)
         except BaseException:
@@ -83,31 +95,30 @@ class Lab:
 
     def _raise(self, hosts: bool) -> None:
         for program in ("ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-ofctl", "ping"):
-            assert shutil.which(program), f"{program} is missing: apt-get install openvswitch-switch iputils-ping"
+            assert shutil.which(program), (
+                f"{program} is missing: apt-get install openvswitch-switch iputils-ping"
+            )
         self._namespace(self.core)
         if hosts:
-            for node in self.plan.nodes:
-                self._namespace(self.namespace(node.name))
-        lines, node_lines = [], {}
-        for link in self.plan.links:
-            core_ends = [(link.a_interface, link.a_port), (link.b_interface, link.b_port)]
-            names = [interface if port else f"x{link.name}"[:15] for interface, port in core_ends]
+            for planned in self.plan.nodes:
+                self._namespace(self.namespace(planned.name))
+        lines, node_lines = ["link set lo up"], {}
+        for number, link in enumerate(self.plan.links):
             node = link.a if link.a_port is None else link.b if link.b_port is None else None
+            near, far = link.a_interface, link.b_interface
+            if link.a_port is None:
+                near, far = far, near
             if node and hosts:
-                core_side = names[1] if link.a_port is None else names[0]
                 planned = self.plan.node(node)
-                lines.append(f"link add {core_side} type veth peer name eth0 address {planned.mac} netns {self.namespace(node)}")
-                lines.append(f"link set {core_side} up")
-                node_lines[node] = [f"addr add {planned.address}/{planned.prefix_length} dev eth0", "link set eth0 up", "link set lo up"]
-            elif node:
-                core_side = names[1] if link.a_port is None else names[0]
-                lines += [f"link add {core_side} type dummy"] if False else []
-                lines.append(f"link add {core_side} type veth peer name x{core_side[:13]}")
-                lines += [f"link set {core_side} up", f"link set x{core_side[:13]} up"]
+                place = f"netns {self.namespace(node)}"
+                lines += [f"link add {near} type veth peer name eth0 address {planned.mac} {place}"]
+                address = f"addr add {planned.address}/{planned.prefix_length} dev eth0"
+                node_lines[node] = [address, "link set eth0 up", "link set lo up"]
             else:
-                lines.append(f"link add {names[0]} type veth peer name {names[1]}")
-                lines += [f"link set {name} up" for name in names]
-        command("ip", "-n", self.core, "-batch", "-", text="link set lo up\n" + "\n".join(lines) + "\n")
+                far = f"x{number}" if node else far
+                lines += [f"link add {near} type veth peer name {far}", f"link set {far} up"]
+            lines.append(f"link set {near} up")
+        command("ip", "-n", self.core, "-batch", "-", text="\n".join(lines) + "\n")
         for node, batch in node_lines.items():
             command("ip", "-n", self.namespace(node), "-batch", "-", text="\n".join(batch) + "\n")
         self.write_inventory()
@@ -119,9 +130,18 @@ class Lab:
     def _namespace(self, name: str) -> None:
         command("ip", "netns", "add", name)
         self.namespaces.append(name)
-        # Silence of its own accord: no router solicitations or neighbour discovery between the packets that tests count.
-        command("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1",
-                "net.ipv6.conf.default.disable_ipv6=1")  # fmt: skip
+        # Silence of its own accord: no router solicitations or neighbour discovery between the packets that
+        # tests count.
+        command(
+            "ip",
+            "netns",
+            "exec",
+            name,
+            "sysctl",
+            "-qw",
+            "net.ipv6.conf.all.disable_ipv6=1",
+            "net.ipv6.conf.default.disable_ipv6=1",
+        )
 
     def write_inventory(self, plan: Plan | None = None) -> None:
         facts = CoreFacts("netdev", str(self.folder))
@@ -130,10 +150,21 @@ class Lab:
     # Open vSwitch.
 
     def spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "OVS_RUNDIR": str(self.folder), "OVS_LOGDIR": str(self.folder), "PYTHONUNBUFFERED": "1"}
+        environment = {
+            **os.environ,
+            "OVS_RUNDIR": str(self.folder),
+            "OVS_LOGDIR": str(self.folder),
+            "PYTHONUNBUFFERED": "1",
+        }
         with (self.folder / f"{name}.out").open("ab") as log:
-            process = subprocess.Popen(["ip", "netns", "exec", self.core, *arguments], cwd=ROOT, env=environment,
-                                       stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # fmt: skip
+            process = subprocess.Popen(
+                ["ip", "netns", "exec", self.core, *arguments],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
         self.processes[name] = process
         return process
 
@@ -150,24 +181,40 @@ class Lab:
 
     def _start_ovs(self) -> None:
         command("ovsdb-tool", "create", str(self.folder / "conf.db"), SCHEMA)
-        self.spawn("ovsdb", "ovsdb-server", str(self.folder / "conf.db"), f"--remote=p{self.database}", "--no-chdir",
-                   f"--unixctl={self.folder}/ovsdb.ctl")  # fmt: skip
+        self.spawn(
+            "ovsdb",
+            "ovsdb-server",
+            str(self.folder / "conf.db"),
+            f"--remote=p{self.database}",
+            "--no-chdir",
+            f"--unixctl={self.folder}/ovsdb.ctl",
+        )
         until("ovsdb-server answers", lambda: (self.folder / "db.sock").exists())
         self.vsctl("--no-wait", "init")
         self.start_vswitchd()
-        words: list[str] = []
+        words = ""
         for switch in self.plan.switches:
-            words += ["--", "add-br", switch.bridge, "--", "set", "bridge", switch.bridge, "datapath_type=netdev",
-                      "fail_mode=secure", "protocols=OpenFlow13", f"other_config:datapath-id={switch.datapath_id:016x}"]  # fmt: skip
+            bridge = switch.bridge
+            words += f" -- add-br {bridge} -- set bridge {bridge} datapath_type=netdev fail_mode=secure"
+            words += f" protocols=OpenFlow13 other_config:datapath-id={switch.datapath_id:016x}"
             for port in switch.ports:
-                words += ["--", "add-port", switch.bridge, port.interface,
-                          "--", "set", "interface", port.interface, f"ofport_request={port.number}"]  # fmt: skip
-            words += ["--", "set-controller", switch.bridge, "tcp:127.0.0.1:6653",
-                      "--", "set", "controller", switch.bridge, "max_backoff=1000", "connection_mode=out-of-band"]  # fmt: skip
-        self.vsctl(*words[1:])
+                words += f" -- add-port {bridge} {port.interface}"
+                words += f" -- set interface {port.interface} ofport_request={port.number}"
+        self.vsctl(*words.split()[1:])
+
+    def _set_controller(self) -> None:
+        # Only now that somebody listens: a switch that is refused once waits a second before it tries again.
+        words = ""
+        for switch in self.plan.switches:
+            words += f" -- set-controller {switch.bridge} tcp:127.0.0.1:6653"
+            words += f" -- set controller {switch.bridge} max_backoff=1000 connection_mode=out-of-band"
+        self.vsctl(*words.split()[1:])
+        self._controller_set = True
 
     def start_vswitchd(self) -> None:
-        self.spawn("vswitchd", "ovs-vswitchd", self.database, "--no-chdir", f"--unixctl={self.folder}/vswitchd.ctl")
+        self.spawn(
+            "vswitchd", "ovs-vswitchd", self.database, "--no-chdir", f"--unixctl={self.folder}/vswitchd.ctl"
+        )
 
     def end(self, name: str, *, kill: bool = False) -> int:
         process = self.processes.pop(name)
@@ -176,16 +223,33 @@ class Lab:
 
     # The controller.
 
-    def start_controller(self, *, wait: bool = True) -> subprocess.Popen[bytes]:
-        process = self.spawn("controller", sys.executable, "-m", "topology.controller", "--inventory", str(self.inventory))
+    def start_controller(self, *, wait: bool = True, audit_s: float = 30) -> subprocess.Popen[bytes]:
+        arguments = ("--inventory", str(self.inventory), "--audit", str(audit_s))
+        process = self.spawn("controller", sys.executable, "-m", "topology.controller", *arguments)
+        until("the controller's REST answers", lambda: self.curl("/v1/topology")[0] == 200)
+        if not self._controller_set:
+            self._set_controller()
         if wait:
             self.wait_installed()
         return process
 
     def curl(self, path: str, *options: str) -> tuple[int, Any]:
         """HTTP status and JSON (or text) of a REST call, made inside the core namespace."""
-        output = command("ip", "netns", "exec", self.core, "curl", "-s", "-m", "8", "-w", "\n%{http_code}", *options,
-                         f"http://127.0.0.1:8080{path}", check=False)  # fmt: skip
+        output = command(
+            "ip",
+            "netns",
+            "exec",
+            self.core,
+            "curl",
+            "-s",
+            "-m",
+            "8",
+            "-w",
+            "\n%{http_code}",
+            *options,
+            f"http://127.0.0.1:8080{path}",
+            check=False,
+        )
         body, _, status = output.rpartition("\n")
         try:
             return int(status or 0), json.loads(body)
@@ -194,6 +258,11 @@ class Lab:
 
     def topology(self) -> dict[str, Any]:
         status, answer = self.curl("/v1/topology")
+        assert status == 200, (status, answer, self.log())
+        return answer
+
+    def status(self) -> dict[str, Any]:
+        status, answer = self.curl("/v1/status")
         assert status == 200, (status, answer, self.log())
         return answer
 
@@ -219,8 +288,25 @@ class Lab:
 
     def ping(self, source: str, target: str, *, count: int = 1, wait: float = 1) -> bool:
         address = self.plan.node(target).address
-        done = subprocess.run(["ip", "netns", "exec", self.namespace(source), "ping", "-q", "-c", str(count), "-i", "0.05",
-                               "-W", str(wait), address], capture_output=True, timeout=60)  # fmt: skip
+        done = subprocess.run(
+            [
+                "ip",
+                "netns",
+                "exec",
+                self.namespace(source),
+                "ping",
+                "-q",
+                "-c",
+                str(count),
+                "-i",
+                "0.05",
+                "-W",
+                str(wait),
+                address,
+            ],
+            capture_output=True,
+            timeout=60,
+        )
         return done.returncode == 0
 
     def ping_matrix(self) -> list[tuple[str, str]]:
@@ -230,9 +316,23 @@ class Lab:
             for b in self.plan.nodes:
                 if a.name != b.name:
                     running[a.name, b.name] = subprocess.Popen(
-                        ["ip", "netns", "exec", self.namespace(a.name), "ping", "-q", "-c", "3", "-i", "0.2", "-W", "2", b.address],
+                        [
+                            "ip",
+                            "netns",
+                            "exec",
+                            self.namespace(a.name),
+                            "ping",
+                            "-q",
+                            "-c",
+                            "3",
+                            "-i",
+                            "0.2",
+                            "-W",
+                            "2",
+                            b.address,
+                        ],
                         stdout=subprocess.DEVNULL,
-                    )  # fmt: skip
+                    )
         return [pair for pair, process in running.items() if process.wait(30) != 0]
 
     def close(self) -> None:

@@ -1,1 +1,2 @@
+# mypy: ignore-errors
 """An application of somebody else."""

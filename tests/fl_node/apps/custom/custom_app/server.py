@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """A strategy with its own `start`, after a query by push and pull."""
 
 import time

@@ -1,1 +1,2 @@
+# mypy: ignore-errors
 """A large model."""

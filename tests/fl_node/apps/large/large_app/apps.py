@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """A model of any size that goes to the clients and comes back with 1 added; may sleep or fail on the way."""
 
 import time
@@ -31,5 +32,7 @@ def train(message: Message, context: Context) -> Message:
     if context.run_config["fail"]:
         raise RuntimeError("no data today")
     values = message.content["arrays"]["w"].numpy() + np.float32(1)
-    content = RecordDict({"arrays": ArrayRecord({"w": Array(values)}), "metrics": MetricRecord({"num-examples": 1})})
+    content = RecordDict(
+        {"arrays": ArrayRecord({"w": Array(values)}), "metrics": MetricRecord({"num-examples": 1})}
+    )
     return Message(content, reply_to=message)

@@ -1,4 +1,4 @@
-"""A Docker daemon and small images for live tests, made offline from programs of this machine; all of it removed at the end."""
+"""A Docker daemon and small images for live tests, made offline, all removed at the end."""
 
 from __future__ import annotations
 
@@ -28,8 +28,17 @@ from topology.planning import make_plan
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 TOOLS = ("sh", "sleep", "cat", "ip", "ping", "hostname", "nproc", "touch")
-ENTRY = b"#!/bin/sh\nexport CAME_THROUGH_ENTRY=yes\nexec \"$@\"\n"
-LEFT_OUT = ("site-packages", "test", "__pycache__", "idlelib", "ensurepip", "tkinter", "lib-dynload", "config-")
+ENTRY = b'#!/bin/sh\nexport CAME_THROUGH_ENTRY=yes\nexec "$@"\n'
+LEFT_OUT = (
+    "site-packages",
+    "test",
+    "__pycache__",
+    "idlelib",
+    "ensurepip",
+    "tkinter",
+    "lib-dynload",
+    "config-",
+)
 
 
 def _libraries(program: str) -> list[str]:
@@ -38,7 +47,7 @@ def _libraries(program: str) -> list[str]:
 
 
 def small_root() -> bytes:
-    """A root file system (tar) with a shell, `ip`, `ping`, and the interpreter that runs this test as `python`."""
+    """A root file system (tar) with a shell, `ip`, `ping`, and as `python` the interpreter of this test."""
     buffer = io.BytesIO()
     done: set[str] = set()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -63,7 +72,9 @@ def small_root() -> bytes:
         add(interpreter, interpreter)
         for library in _libraries(interpreter):
             add(library, library)
-        standard = sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix, "base": sys.base_prefix})
+        standard = sysconfig.get_path(
+            "stdlib", vars={"installed_base": sys.base_prefix, "base": sys.base_prefix}
+        )
 
         def wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
             return None if any(Path(entry.name).name.startswith(name) for name in LEFT_OUT) else entry
@@ -98,25 +109,35 @@ class Daemon:
     def start(self) -> None:
         assert shutil.which("dockerd"), "dockerd is not installed here: `apt-get install docker.io`"
         options = {"host": self.url, "data-root": f"{self.folder}/data", "exec-root": f"{self.folder}/exec"}
-        options |= {"pidfile": f"{self.folder}/pid", "bridge": "none", "iptables": "false", "ip-masq": "false"}
+        options |= {
+            "pidfile": f"{self.folder}/pid",
+            "bridge": "none",
+            "iptables": "false",
+            "ip-masq": "false",
+        }
         command = ["unshare", "--net", "dockerd", *(f"--{key}={value}" for key, value in options.items())]
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            with contextlib.suppress(Exception), contextlib.closing(docker.APIClient(self.url, timeout=5)) as c:
+            with (
+                contextlib.suppress(Exception),
+                contextlib.closing(docker.APIClient(self.url, timeout=5)) as c,
+            ):
                 c.ping()
                 return
             assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
             time.sleep(0.1)
-        raise AssertionError("the test's dockerd did not come up in 30 s: " + (self.folder / "log").read_text()[-2000:])
+        raise AssertionError(
+            "the test's dockerd did not come up in 30 s: " + (self.folder / "log").read_text()[-2000:]
+        )
 
     def kill(self) -> None:
         """As a crash: its containers' processes stay, its containerd goes with it."""
         assert self.process
         self.process.kill()
         self.process.wait(10)
-        # Where process 1 reaps nothing, the dead containerd would look alive to the next daemon by its pid file.
+        # Where process 1 reaps nothing, the dead containerd looks alive to the next daemon.
         self._end_containerd()
 
     def _end_containerd(self) -> None:
@@ -124,6 +145,21 @@ class Daemon:
         with contextlib.suppress(OSError, ValueError):
             os.kill(int(file.read_text()), signal.SIGKILL)
         file.unlink(missing_ok=True)
+
+    def _end_containers(self) -> None:
+        # They outlive daemons that were killed; our folder in the shims' command lines marks them.
+        shims = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if f"{self.folder}/".encode() in (folder / "cmdline").read_bytes():
+                    shims.append(folder)
+        for folder in shims:
+            pids = [int(folder.name)]
+            with contextlib.suppress(OSError):
+                pids += [int(pid) for pid in (folder / "task" / folder.name / "children").read_text().split()]
+            for pid in reversed(pids):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
         if self.process and self.process.poll() is None:
@@ -133,6 +169,7 @@ class Daemon:
             if self.process.poll() is None:
                 self.process.kill()
         self._end_containerd()
+        self._end_containers()
         for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
             point = line.split()[4]
             if point.startswith(f"{self.folder}/"):
@@ -170,7 +207,7 @@ def client(docker_url: str) -> Iterator[docker.APIClient]:
 
 @dataclass(frozen=True)
 class Images:
-    """`bare` has no command, `shell` has `sh` as its command, `entry` an entry point, `user` another user than root."""
+    """`bare` has no command, `shell` has `sh` as its command, `entry` an entry point, `user` a user."""
 
     bare: str
     shell: str
@@ -204,7 +241,7 @@ Raise = Callable[..., Plan]
 
 @pytest.fixture
 def make(request: pytest.FixtureRequest, images: Images, docker_url: str) -> Iterator[Raise]:
-    """Gives plans of testbeds with names of this test's own; removes their containers and folders at the end."""
+    """Gives plans of testbeds with names of this test's own; removes containers and folders at the end."""
     plans: list[Plan] = []
 
     def plan(nodes: int | list[dict[str, Any]], suffix: str = "", **top: Any) -> Plan:
@@ -235,7 +272,9 @@ def own_daemon(root_file_system: bytes) -> Iterator[Daemon]:
     try:
         daemon.start()
         with contextlib.closing(docker.APIClient(daemon.url, timeout=60)) as api:
-            api.import_image_from_data(root_file_system, repository="t-docker", tag="own", changes=["ENV PATH=/bin"])
+            api.import_image_from_data(
+                root_file_system, repository="t-docker", tag="own", changes=["ENV PATH=/bin"]
+            )
         yield daemon
     finally:
         daemon.close()

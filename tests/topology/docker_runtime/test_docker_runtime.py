@@ -1,4 +1,4 @@
-"""The Docker runtime on a real daemon: nodes without network, with limits; named failures; removal that leaves others alone."""
+"""The Docker runtime on a real daemon: nodes, limits, named failures, removal that leaves others alone."""
 
 from __future__ import annotations
 
@@ -89,9 +89,11 @@ def test_a_node_has_its_limits_names_and_folders_and_no_network(
     # Its own network namespace with nothing but lo in it.
     devices = Path(f"/proc/{found.pid}/net/dev").read_text().splitlines()[2:]
     assert [line.split(":")[0].strip() for line in devices] == ["lo"]
-    spaces = {os.readlink(f"/proc/{f.pid}/ns/net") for f in facts.values()} | {os.readlink("/proc/self/ns/net")}
+    spaces = {os.readlink(f"/proc/{f.pid}/ns/net") for f in facts.values()} | {
+        os.readlink("/proc/self/ns/net")
+    }
     assert len(spaces) == 4
-    # Cgroups: the pid is in every one of them, one for each hierarchy with controllers, and they hold the limits.
+    # Cgroups: the pid is in each, there is one for each hierarchy with controllers, and they hold the limits.
     for folder in found.cgroups:
         assert str(found.pid) in (Path(folder) / "cgroup.procs").read_text().split(), folder
     assert len(found.cgroups) >= sum(bool(mount.controllers) for mount in mounts())
@@ -248,7 +250,9 @@ def test_images_that_lack_something_are_refused_before_anything_is_made(
     assert time.monotonic() - begun < 0.3, "an image is looked into once"
 
 
-def test_an_image_without_shell_is_said_to_be_unfit(make: Make, docker_url: str, client: docker.APIClient) -> None:
+def test_an_image_without_shell_is_said_to_be_unfit(
+    make: Make, docker_url: str, client: docker.APIClient
+) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("nothing"))
@@ -288,7 +292,9 @@ def test_without_a_daemon_the_way_on_is_named(make: Make, tmp_path: Path) -> Non
         lost.remove(plan.testbed, tmp_path, quiet)
 
 
-def test_a_daemon_that_hangs_ends_by_a_time_out(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_that_hangs_ends_by_a_time_out(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("topology.engine.docker_runtime.QUICK_TIMEOUT_S", 0.5)
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(f"{tmp_path}/silent.sock")
@@ -350,7 +356,7 @@ def test_killed_while_creating_nothing_appears_after_removal(
 def test_creation_and_removal_stay_near_the_daemon_s_own_limit(
     make: Make, runtime: DockerRuntime, docker_url: str, client: docker.APIClient, images: Any
 ) -> None:
-    """20 containers against 20 bare `docker run -d --network none`, eight at a time, on the same machine at the same time."""
+    """20 containers against 20 bare `docker run -d --network none`, eight at a time, on the same machine."""
     plan = make(20)
     begun = time.monotonic()
     runtime.create(plan, plan.nodes, quiet)
@@ -374,8 +380,13 @@ def test_creation_and_removal_stay_near_the_daemon_s_own_limit(
     finally:
         names = [item["Id"] for item in client.containers(all=True, filters={"label": label})]
         begun = time.monotonic()
-        subprocess.run([program, "-H", docker_url, "rm", "-f", *names], check=True, capture_output=True, timeout=60)
+        subprocess.run(
+            [program, "-H", docker_url, "rm", "-f", *names], check=True, capture_output=True, timeout=60
+        )
     least_removed = time.monotonic() - begun
-    print(f"20 containers: created in {created:.2f} s (bare {least:.2f}), removed in {removed:.2f} s (bare {least_removed:.2f})")
+    print(
+        f"20 containers: created in {created:.2f} s (bare {least:.2f}), "
+        f"removed in {removed:.2f} s (bare {least_removed:.2f})"
+    )
     assert created < 2 * least + 1
     assert removed < 2 * least_removed + 1.5
