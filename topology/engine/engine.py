@@ -45,7 +45,7 @@ BeforeNodes = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """One line of `cohortnet ls`. `state` is "up", "raising" or "broken" (not whole any more, or never became so)."""
+    """One line of `cohortnet ls`. `state`: "up", "raising", "broken" (not whole), or "unknown" (to who is not root)."""
 
     name: str
     state: str
@@ -271,7 +271,9 @@ def list_testbeds() -> list[Summary]:
     for name in sorted({*state.names(), *cgroups.testbeds()}):
         known = state.load(name)
         if known is None:
-            summaries.append(Summary(name, "broken", "?", 0, 0, 0.0, ()))
+            # Only root may look into the folder: whoever may not cannot tell how the testbed is.
+            status = "unknown" if state.folder(name).exists() and not state.is_readable(name) else "broken"
+            summaries.append(Summary(name, status, "?", 0, 0, 0.0, ()))
             continue
         plan = known.plan
         whole = namespaces.exists(plan.core_namespace) and openvswitch.vswitchd_pid(plan) in cgroups.members(name)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from topology.engine import launch, namespaces
@@ -36,14 +39,26 @@ def execute(
     stdin = None if tty else (subprocess.DEVNULL if input is None else subprocess.PIPE)
     try:
         process = namespaces.start_in_node(
-            entry["pid"], entry["cgroups"], argv, env=environment, stdin=stdin, stdout=stream, stderr=stream, cwd=cwd
+            entry["pid"],
+            entry["cgroups"],
+            argv,
+            env=environment,
+            stdin=stdin,
+            stdout=stream,
+            stderr=stream,
+            cwd=cwd,
+            new_session=not tty,  # a terminal's job control needs the session; else a time-out ends the whole group
         )
     except OSError as error:
         raise TopologyError(f"node {node!r}: `{argv[0]}` cannot be started: {error.strerror}") from error
     try:
         output, errors = process.communicate(None if input is None else input.encode(), timeout=timeout_s)
     except BaseException:
-        process.kill()
+        with suppress(ProcessLookupError):
+            if tty:
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         raise
     return subprocess.CompletedProcess(

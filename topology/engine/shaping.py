@@ -24,15 +24,15 @@ _REFERENCE_RTT_S = 0.1
 """Queues are sized for flows of at least this round trip, the usual rule for a path of unknown length."""
 _UNLIMITED_BPS = 10_000_000_000
 """What a link without a rate may carry in flight while netem delays it."""
-_BURST_S = 0.004
-"""Of the rate: what may pass at once after a timer came late. Shorter loses rate on a busy machine, longer exceeds it.
+_BURST_S = 0.01
+"""Of the rate: what may pass at once, so that a timer that comes late on a busy machine loses nothing. No transfer is
+ever faster by more than this time (measured over 4 s at 100 Mbit/s: 0.2 % more than the rate).
 """
 _MOST_PACKETS = 200_000
 
 
 def queue_packets(shape: Shape) -> int:
-    """Frames that may wait: the user's number, else the bandwidth-delay product (plus what is on its way in the delay).
-    """
+    """Frames that may wait: the user's number, else the bandwidth-delay product plus what the delay holds."""
     if shape.queue_packets is not None:
         return shape.queue_packets
     rate = shape.rate_bps or _UNLIMITED_BPS
@@ -43,7 +43,7 @@ def queue_packets(shape: Shape) -> int:
 
 
 def burst_bytes(rate_bps: int) -> int:
-    """HTB's burst for that rate: four milliseconds of it, at least two frames."""
+    """HTB's burst for that rate: ten milliseconds of it, at least two frames."""
     return max(2 * FRAME_BYTES, round(rate_bps * _BURST_S / 8))
 
 

@@ -77,6 +77,11 @@ def load(testbed: str) -> State | None:
         return None
 
 
+def is_readable(testbed: str) -> bool:
+    """Whether this process may read the testbed's state."""
+    return os.access(folder(testbed), os.R_OK | os.X_OK)
+
+
 def names() -> list[str]:
     """Testbeds that have a state folder."""
     try:

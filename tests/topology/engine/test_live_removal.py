@@ -102,7 +102,7 @@ def test_killed_at_any_moment_of_its_making_it_leaves_nothing(foreign: None) -> 
             process.stdout.close()
             result = engine.remove_testbed(plan.testbed)
             print(
-                f"killed after {steps[-2:] if turn else 'raised'}: {len(result.removed)} removed, {result.seconds:.2f} s"
+                f"killed after {steps[-2:] if turn else 'raised'}: {len(result.removed)} gone, {result.seconds:.2f} s"
             )
             assert result.left == ()
             assert lab.traces(plan) == []
@@ -245,3 +245,23 @@ def test_a_held_lock_names_its_holder() -> None:
     with state.lock("t-engine-lock"), pytest.raises(TopologyError, match=f"by process {os.getpid()}"):
         engine.raise_testbed(lab.star("t-engine-lock", {"a": None, "b": None}))
     assert removal.remains("t-engine-lock") == []
+
+
+def test_docker_testbed_killed_while_containers_are_made() -> None:
+    star: dict[str, str | None] = {"a": None, "b": None, "c": None, "d": None}
+    plan = lab.star("t-engine-dkill", star, runtime="docker", container_prefix="t-engine-dkill.")
+    listing = ["docker", "ps", "-aq", "--filter", f"label=cohortnet.testbed={plan.testbed}"]
+    process = raise_elsewhere(plan)
+    try:
+        deadline = time.monotonic() + 60
+        while not subprocess.check_output(listing):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=10)
+    finally:
+        process.kill()
+        result = engine.remove_testbed(plan.testbed)
+    assert result.left == ()
+    assert subprocess.check_output(listing) == b""
+    assert lab.traces(plan) == []

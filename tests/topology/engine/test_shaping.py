@@ -17,7 +17,7 @@ def text(shape: Shape) -> list[str]:
 def test_rate_alone_is_htb_with_a_queue_in_bytes() -> None:
     assert text(Shape(rate_bps=10_000_000)) == [
         "qdisc replace dev e root handle 1: htb default 1",
-        "class replace dev e parent 1: classid 1:1 htb rate 10000000bit ceil 10000000bit burst 5000b cburst 5000b "
+        "class replace dev e parent 1: classid 1:1 htb rate 10000000bit ceil 10000000bit burst 12500b cburst 12500b "
         "quantum 60000",
         "qdisc replace dev e parent 1:1 handle 20: bfifo limit 131718",
     ]
@@ -26,8 +26,8 @@ def test_rate_alone_is_htb_with_a_queue_in_bytes() -> None:
 def test_satellite_link_has_netem_below_htb_with_room_for_what_is_on_its_way() -> None:
     assert text(Shape(rate_bps=500_000_000, delay_s=0.012)) == [
         "qdisc replace dev e root handle 1: htb default 1",
-        "class replace dev e parent 1: classid 1:1 htb rate 500000000bit ceil 500000000bit burst 250000b "
-        "cburst 250000b quantum 60000",
+        "class replace dev e parent 1: classid 1:1 htb rate 500000000bit ceil 500000000bit burst 625000b "
+        "cburst 625000b quantum 60000",
         "qdisc replace dev e parent 1:1 handle 10: netem limit 4624 delay 12000us",
     ]
 
