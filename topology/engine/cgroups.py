@@ -102,8 +102,22 @@ def _uses(hierarchy: Hierarchy, cpuset: bool) -> bool:
 
 
 def make_core(testbed: str) -> tuple[str, ...]:
-    """The groups of the testbed's daemons, made where they are missing. Raises TopologyError."""
-    return tuple(str(_make(h, (ROOT, testbed, "core"))) for h in hierarchies() if _uses(h, False))
+    """The groups of the testbed's daemons, made where they are missing. Raises TopologyError.
+
+    Under load the testbed comes before other programs, and its switches before its nodes: clients that train must not
+    slow down the network that they talk over. (Without, the whole testbed would weigh as much as any one process.)
+    """
+    folders = []
+    for hierarchy in hierarchies():
+        if not _uses(hierarchy, False):
+            continue
+        folder = _make(hierarchy, (ROOT, testbed, "core"))
+        if "cpu" in hierarchy.controllers:
+            name, weight = ("cpu.weight", 1000) if hierarchy.version == 2 else ("cpu.shares", 10240)
+            for group in (folder.parent, folder):
+                _write(group / name, str(weight), f"testbed {testbed!r}")
+        folders.append(str(folder))
+    return tuple(folders)
 
 
 def core_groups(testbed: str) -> tuple[str, ...]:

@@ -213,7 +213,8 @@ class _Raising:
 
     def _inventory(self, facts: Mapping[str, NodeFacts], *, up: bool) -> dict[str, Any]:
         core = CoreFacts(self.datapath, str(openvswitch.folder(self.plan)), self.unsupported, tuple(self.notes))
-        inventory = build_inventory(self.plan, core, facts, up=up)
+        # As a reader of the file has it: lists, no tuples.
+        inventory: dict[str, Any] = json.loads(json.dumps(build_inventory(self.plan, core, facts, up=up)))
         write_inventory(self.plan.inventory, inventory)
         return inventory
 

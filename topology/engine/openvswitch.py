@@ -68,16 +68,26 @@ def start(plan: Plan, *, tso: bool) -> None:
     database, unix = place / "conf.db", place / "db.sock"
     schema = next(path for path in _SCHEMAS if Path(path).exists())
     _run(["ovsdb-tool", "create", str(database), schema], "Open vSwitch database")
-    env = {**os.environ, **environment(plan)}
-    quiet = ["-vconsole:off", "-vsyslog:off", "--detach", "--no-chdir"]
     server = ["ovsdb-server", str(database), f"--remote=punix:{unix}", f"--pidfile={place}/ovsdb-server.pid",
-              f"--log-file={plan.logs}/ovsdb-server.log", *quiet]  # fmt: skip
-    _run(launch.in_core(plan.testbed, server, namespace=plan.core_namespace), "Open vSwitch database", env=env)
+              f"--log-file={plan.logs}/ovsdb-server.log"]  # fmt: skip
+    _daemon(plan, server)
     with Database(unix) as connection:  # before vswitchd starts: it reads these once
         connection.transact([first_row(tso)])
-    switch = ["ovs-vswitchd", f"unix:{unix}", f"--pidfile={place}/ovs-vswitchd.pid",
-              f"--log-file={plan.logs}/ovs-vswitchd.log", *quiet]  # fmt: skip
-    _run(launch.in_core(plan.testbed, switch, namespace=plan.core_namespace), "Open vSwitch", env=env)
+    start_switch(plan)
+
+
+def start_switch(plan: Plan) -> None:
+    """Start vswitchd alone, also anew after its end: it makes what the database says. Raises TopologyError."""
+    place = folder(plan)
+    _daemon(plan, ["ovs-vswitchd", f"unix:{place}/db.sock", f"--pidfile={place}/ovs-vswitchd.pid",
+                   f"--log-file={plan.logs}/ovs-vswitchd.log"])  # fmt: skip
+
+
+def _daemon(plan: Plan, command: list[str]) -> None:
+    # `--detach` returns when the daemon is ready.
+    command = [*command, "-vconsole:off", "-vsyslog:off", "--detach", "--no-chdir"]
+    env = {**os.environ, **environment(plan)}
+    _run(launch.in_core(plan.testbed, command, namespace=plan.core_namespace), "Open vSwitch", env=env)
 
 
 def first_row(tso: bool) -> dict[str, Any]:

@@ -1,0 +1,247 @@
+"""Whatever ends a testbed, `down` leaves nothing of it, and everything else as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.topology.engine import lab
+from topology.engine import engine, launch, links, removal, state
+from topology.engine.namespace_runtime import NamespaceRuntime
+from topology.errors import TestbedProblems, TopologyError
+from topology.plan import Plan
+
+pytestmark = pytest.mark.live
+ROOT = Path(__file__).resolve().parents[3]
+
+RAISE = """
+import json, sys
+from topology.engine import engine
+from topology.plan import plan_from_dict
+plan = plan_from_dict(json.load(sys.stdin))
+def progress(step, done, total):
+    print(step, flush=True)
+engine.raise_testbed(plan, progress)
+print("raised", flush=True)
+sys.stdin.close()
+import time
+time.sleep(60)
+"""
+
+
+def raise_elsewhere(plan: Plan) -> subprocess.Popen[str]:
+    """A process that raises the testbed and stays, as the command line's shell does."""
+    process = subprocess.Popen([sys.executable, "-c", RAISE], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(plan.as_dict()))
+    process.stdin.close()
+    return process
+
+
+@pytest.fixture
+def foreign() -> Iterator[None]:
+    """A bridge and a namespace made by hand, which nobody may touch."""
+    commands = ["ip link add t-eng-foreign type bridge", "ip netns add t-engine-foreign"]
+    for command in commands:
+        subprocess.run(command.split(), check=True, capture_output=True)
+    try:
+        yield
+        links_there = subprocess.run(["ip", "-br", "link"], capture_output=True, text=True, check=True).stdout
+        assert "t-eng-foreign" in links_there
+        assert "t-engine-foreign" in subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
+    finally:
+        subprocess.run(["ip", "link", "del", "t-eng-foreign"], check=False, capture_output=True)
+        subprocess.run(["ip", "netns", "del", "t-engine-foreign"], check=False, capture_output=True)
+
+
+def sysctls() -> dict[str, str]:
+    return {
+        name: Path("/proc/sys", name).read_text()
+        for name in (
+            "net/core/rmem_default",
+            "net/core/rmem_max",
+            "net/ipv4/ip_forward",
+            "net/ipv6/conf/all/disable_ipv6",
+        )
+    }
+
+
+def test_killed_at_any_moment_of_its_making_it_leaves_nothing(foreign: None) -> None:
+    plan = lab.preset("t-engine-kill", clients=12)
+    before = sysctls()
+    start = time.monotonic()
+    process = raise_elsewhere(plan)
+    assert process.stdout is not None
+    for line in process.stdout:  # how long does it take here, now?
+        if line.strip() == "raised":
+            break
+    whole = time.monotonic() - start
+    random_moments = random.Random(2)
+    try:
+        for turn in range(7):
+            if turn:
+                process = raise_elsewhere(plan)
+                # The first part is Python's own start: nothing is made then.
+                time.sleep(whole * random_moments.uniform(0.25, 1.0))
+            process.send_signal(signal.SIGKILL)
+            process.wait(timeout=10)
+            assert process.stdout is not None
+            steps = process.stdout.read().split("\n")
+            process.stdout.close()
+            result = engine.remove_testbed(plan.testbed)
+            print(
+                f"killed after {steps[-2:] if turn else 'raised'}: {len(result.removed)} removed, {result.seconds:.2f} s"
+            )
+            assert result.left == ()
+            assert lab.traces(plan) == []
+            assert sysctls() == before
+    finally:
+        process.kill()
+        engine.remove_testbed(plan.testbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_it_removes_itself(number: int) -> None:
+    plan = lab.preset("t-engine-term", clients=12)
+    process = raise_elsewhere(plan)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == "nodes":
+                break
+        process.send_signal(number)
+        output = process.stdout.read()
+        assert process.wait(timeout=30) != 0
+        assert "KeyboardInterrupt" in output
+        assert lab.traces(plan) == []
+    finally:
+        process.kill()
+        engine.remove_testbed(plan.testbed)
+
+
+def test_twice_down_and_down_of_nothing() -> None:
+    plan = lab.star("t-engine-twice", {"a": None, "b": None})
+    with lab.up(plan):
+        pass
+    again = engine.remove_testbed(plan.testbed)
+    assert (again.removed, again.left) == ((), ())
+    assert lab.traces(plan) == []
+
+
+def test_two_testbeds_at_once_and_one_goes() -> None:
+    one, two = (lab.star(f"t-engine-{name}", {"a": None, "b": None}) for name in ("one", "two"))
+    with lab.up(one) as first:
+        with lab.up(two) as second:
+            for inventory in (first, second):
+                lab.run(inventory, "a", "ping", "-c", "1", "-W", "2", "b")
+            listed = [s.name for s in engine.list_testbeds() if s.state == "up"]
+            assert [name for name in listed if name in (one.testbed, two.testbed)] == [
+                one.testbed, two.testbed,
+            ]  # fmt: skip
+        lab.run(first, "a", "ping", "-c", "1", "-W", "2", "b")
+
+
+def test_a_testbed_that_is_up_is_not_raised_again() -> None:
+    plan = lab.star("t-engine-again", {"a": None, "b": None})
+    with lab.up(plan) as inventory:
+        with pytest.raises(TopologyError, match="already up; `cohortnet down t-engine-again`"):
+            engine.raise_testbed(plan)
+        lab.run(inventory, "a", "ping", "-c", "1", "-W", "2", "b")
+
+
+def test_a_broken_testbed_is_called_so_and_goes() -> None:
+    plan = lab.star("t-engine-broken", {"a": None, "b": None})
+    with lab.up(plan) as inventory:
+        os.kill(int(Path(inventory["core"]["ovs_rundir"], "ovs-vswitchd.pid").read_text()), signal.SIGKILL)
+        time.sleep(0.2)
+        assert next(s.state for s in engine.list_testbeds() if s.name == plan.testbed) == "broken"
+
+
+def test_without_its_state_folder_it_is_found_by_name() -> None:
+    plan = lab.star("t-engine-lost", {"a": None, "b": None})
+    engine.raise_testbed(plan)
+    try:
+        subprocess.run(["rm", "-r", str(plan.state)], check=True)
+    finally:
+        result = engine.remove_testbed(plan.testbed)
+    assert result.left == ()
+    assert lab.traces(plan) == []
+
+
+def test_programs_that_hide_are_found() -> None:
+    """One that left its session and ignores SIGTERM, in a node and in the core."""
+    plan = lab.star("t-engine-hide", {"a": None, "b": None})
+    stubborn = (
+        "import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nif os.fork() == 0:\n os.setsid()\n"
+        " if os.fork() == 0: time.sleep(300)\n os._exit(0)\nos.wait()"
+    )
+    inventory = engine.raise_testbed(plan)
+    try:
+        launch.launch_in_node(inventory, "a", ["python", "-c", stubborn], None, plan.logs / "a.log")
+        launch.start_daemon(plan.testbed, [sys.executable, "-c", stubborn], plan.logs / "b.log").wait(timeout=20)
+    finally:
+        result = engine.remove_testbed(plan.testbed)
+    assert result.left == ()
+    assert lab.traces(plan) == []
+
+
+def test_a_taken_port_is_refused_before_anything_is_made() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        plan = lab.star("t-engine-port", {"a": None, "b": None}, publish=[{"node": "a", "port": 80, "host_port": port}])
+        with pytest.raises(TestbedProblems, match=f"(?s)127.0.0.1:{port}.*write `publish:") as caught:
+            engine.raise_testbed(plan)
+        assert caught.value.problems[0].path == "publish[0].host_port"
+    assert lab.traces(plan) == []
+
+
+def test_a_management_network_that_is_routed_already_is_refused() -> None:
+    plan = lab.star("t-engine-route", {"a": None, "b": None})
+    other = replace(plan, testbed="t-engine-route2", host_interface="cnm-t-engine", core_namespace="cn.t-engine-route2")
+    with lab.up(plan), pytest.raises(TestbedProblems, match="management_pool"):
+        engine.raise_testbed(other)
+    assert lab.traces(other) == []
+
+
+def test_a_step_that_fails_takes_everything_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = lab.preset("t-engine-fail", clients=4)
+
+    def fail(*_: object, **__: object) -> None:
+        raise TopologyError("the cable is too short")
+
+    for module, name in ((links, "make_all"), (engine.openvswitch, "start"), (NamespaceRuntime, "create")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, fail)
+            with pytest.raises(TopologyError, match="the cable is too short"):
+                engine.raise_testbed(plan)
+        assert lab.traces(plan) == []
+
+
+def test_a_dead_controller_ends_the_raising_with_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = lab.preset("t-engine-dead", clients=2)
+    program = [sys.executable, "-c", "raise SystemExit('no such protocol')"]
+    monkeypatch.setattr(
+        engine.daemons, "start_controller",
+        lambda plan: launch.start_daemon(plan.testbed, program, engine.daemons.controller_log(plan)),
+    )  # fmt: skip
+    with pytest.raises(TopologyError, match="the controller ended with status 1(.|\n)*no such protocol"):
+        engine.raise_testbed(plan)
+    assert lab.traces(plan) == []
+
+
+def test_a_held_lock_names_its_holder() -> None:
+    with state.lock("t-engine-lock"), pytest.raises(TopologyError, match=f"by process {os.getpid()}"):
+        engine.raise_testbed(lab.star("t-engine-lock", {"a": None, "b": None}))
+    assert removal.remains("t-engine-lock") == []
