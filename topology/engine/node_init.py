@@ -1,10 +1,10 @@
 """The first process of each node of the namespace runtime, and the small program that forks all of them.
 
 Executed as a script (`python -I -S node_init.py`), with the standard library only, so that a node costs about a
-megabyte. Reads one JSON object from stdin: `{"nodes": [{"name", "hostname", "groups": [cgroup folders], "hosts":
-path, "keep": [folders below /tmp]}]}`; writes one JSON line a node, `{"name", "pid"}` or `{"name", "error"}`, once that node is ready, and ends. The
-nodes stay: each is PID 1 of its own PID namespace, adopts and reaps orphans, and takes the whole node with it when it
-ends. It never touches interfaces other than `lo`.
+megabyte. Reads one JSON object from stdin: `{"nodes": [{"name", "hostname", "groups": [cgroup folders], "hosts": path,
+"keep": [folders below /tmp]}]}`; writes one JSON line a node, `{"name", "pid"}` or `{"name", "error"}`, once that node
+is ready, and ends. The nodes stay: each is PID 1 of its own PID namespace, adopts and reaps orphans, and takes the
+whole node with it when it ends. It never touches interfaces other than `lo`.
 """
 
 from __future__ import annotations
