@@ -15,7 +15,7 @@ from typing import Any
 import requests
 import yaml
 
-from fl_node.spawner_client import Spawner, SpawnerError
+from fl_node.spawner_client import Spawned, Spawner, SpawnerError
 from topology.engine import engine, launch
 from topology.engine.removal import Removal
 from topology.errors import TopologyError
@@ -50,9 +50,8 @@ def raise_all(plan: Plan, testbed: Testbed, runs: Path, progress: ProgressCall) 
     try:
         (plan.state / "testbed.yaml").write_text(_testbed_text(testbed), encoding="utf-8")
         (plan.state / "plan.json").write_text(json.dumps(plan.as_dict(), indent=1) + "\n", encoding="utf-8")
-        if spawns:
-            _start_programs(plan, spawner[0], inventory, progress)
-        _wait_ready(inventory, progress)
+        programs = _start_programs(plan, spawner[0], inventory, progress) if spawns else {}
+        _wait_ready(inventory, programs, progress)
         if any(node.role == "mlfo-edge" for node in plan.nodes):
             argv = [sys.executable, "-m", "cohortnet.recorder", "--inventory", str(plan.inventory),
                     "--runs", str(runs.resolve())]  # fmt: skip
@@ -90,7 +89,7 @@ def _start_spawner(plan: Plan) -> subprocess.Popen[bytes]:
 
 def _start_programs(
     plan: Plan, process: subprocess.Popen[bytes], inventory: Mapping[str, Any], progress: ProgressCall
-) -> None:
+) -> dict[str, Spawned]:
     nodes = [node for node in inventory["nodes"] if node["program"]]
     deadline = time.monotonic() + 60.0
     while not plan.spawner.exists():
@@ -98,22 +97,25 @@ def _start_programs(
             raise TopologyError(f"the spawner did not start; {plan.logs}/spawner.log says why")
         time.sleep(0.05)
     spawner = Spawner(plan.spawner)
-    done = 0
+    started: dict[str, Spawned] = {}
     progress("programs", 0, len(nodes))
 
-    def start(node: Mapping[str, Any]) -> None:
+    def start(node: Mapping[str, Any]) -> tuple[str, Spawned]:
         try:
-            spawner.start(node["name"], node["program"], env=node["environment"], log=node["log"], lease=False)
+            return node["name"], spawner.start(
+                node["name"], node["program"], env=node["environment"], log=node["log"], lease=False
+            )
         except SpawnerError as error:
             raise TopologyError(f"{node['name']}: its program did not start: {error}") from None
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        for _ in pool.map(start, nodes):
-            done += 1
-            progress("programs", done, len(nodes))
+        for name, spawned in pool.map(start, nodes):
+            started[name] = spawned
+            progress("programs", len(started), len(nodes))
+    return started
 
 
-def _wait_ready(inventory: Mapping[str, Any], progress: ProgressCall) -> None:
+def _wait_ready(inventory: Mapping[str, Any], programs: Mapping[str, Spawned], progress: ProgressCall) -> None:
     """Wait until every agent and MLFO answers; the deadline grows with their number (they share the processors)."""
     watched = [n for n in inventory["nodes"] if n["program"] and n["role"] in (*AGENT_ROLES, *MLFO_ROLES)]
     deadline = time.monotonic() + 60.0 + 2.0 * len(watched)
@@ -130,6 +132,8 @@ def _wait_ready(inventory: Mapping[str, Any], progress: ProgressCall) -> None:
                         return
                 except requests.RequestException:
                     pass
+                if _ended(node, programs.get(node["name"])):
+                    raise TopologyError(f"{node['name']}: its program has ended; {_tail(node)}")
                 if time.monotonic() > deadline:
                     raise TopologyError(f"{node['name']}: its program does not answer at {url}; {_tail(node)}")
                 time.sleep(0.1)
@@ -137,6 +141,13 @@ def _wait_ready(inventory: Mapping[str, Any], progress: ProgressCall) -> None:
     with ThreadPoolExecutor(WORKERS) as pool:
         for done, _ in enumerate(pool.map(wait, watched), start=1):
             progress("agents ready", done, len(watched))
+
+
+def _ended(node: Mapping[str, Any], program: Spawned | None) -> bool:
+    # A container ends with its program; in the namespace runtime the spawner knows.
+    if program is None:
+        return not Path(f"/proc/{node['pid']}").exists()
+    return program.wait(0.01) is not None
 
 
 def _tail(node: Mapping[str, Any]) -> str:

@@ -96,7 +96,8 @@ def tcp_goodput(inventory: Mapping[str, Any], client: str, server: str, *, secon
 def _wait_listening(inventory: Mapping[str, Any], server: str) -> None:
     wanted = f":{IPERF_PORT:04X} "
     for _ in range(50):
-        done = execution.execute(inventory, server, ["cat", "/proc/net/tcp", "/proc/net/tcp6"], tty=False, timeout_s=10.0)
+        tables = ["cat", "/proc/net/tcp", "/proc/net/tcp6"]
+        done = execution.execute(inventory, server, tables, tty=False, timeout_s=10.0)
         if any(wanted in line and " 0A " in line for line in done.stdout.splitlines()):
             return
         time.sleep(0.1)

@@ -65,11 +65,11 @@ def need_root() -> None:
 
 def pick_testbed(name: str | None) -> dict[str, Any]:
     """The inventory of the named testbed, or of the only one that is up."""
-    from topology.engine import engine
+    from topology.engine.engine import list_testbeds
     from topology.inventory import inventory_path, read_inventory
 
     if name is None:
-        names = [summary.name for summary in engine.list_testbeds()]
+        names = [summary.name for summary in list_testbeds()]
         if len(names) != 1:
             found = f"several testbeds exist ({', '.join(names)})" if names else "no testbed is up"
             raise TopologyError(

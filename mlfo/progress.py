@@ -69,6 +69,6 @@ class Progress:
         if source != self._judge_by:
             return
         self.accuracy = {"value": float(value), "round": event.get("round"), "source": source}
-        if self.wanted is not None and value >= self.wanted:
+        if self.wanted is not None and value >= self.wanted and not self.goal["met"]:  # the first time counts
             self.goal["met"] = True
             self.goal["reached"] = {"accuracy": float(value), "round": event.get("round"), "source": source}

@@ -114,5 +114,5 @@ first=$(post_intent intents/drilling.yaml 10)
 second=$(post_intent intents/cutting.yaml 14)
 say "runs $first and $second"
 # Shows progress, then the table of the run records: cohort, server, rounds, accuracy a round, bytes up and down, seconds.
-cohortnet intent wait "$first" "$second"
+cohortnet intent wait "$first" "$second" --testbed "$NAME"
 finished=yes

@@ -45,10 +45,7 @@ def main(
         print(f"fl_node.agent: {error}", file=sys.stderr)
         return 2
     launcher: Launcher
-    if identity.spawner:
-        launcher = SpawnerLauncher(Spawner(identity.spawner), identity.node)
-    else:
-        launcher = SubprocessLauncher()
+    launcher = SpawnerLauncher(Spawner(identity.spawner), identity.node) if identity.spawner else SubprocessLauncher()
     try:
         supervisor = Supervisor(identity, launcher, commands, resolve)
         server = create_server(

@@ -39,10 +39,10 @@ def test_a_client_that_is_missing_is_named(cohort: Callable[..., Cohort]) -> Non
     for index in range(3):
         made.start_client(index)
     made.kill("fc.12")
-    started = time.monotonic()
-    assert made.wait(timeout_s=30) == 1
-    assert time.monotonic() - started < 20
+    assert made.wait(timeout_s=60) == 1
     failed = made.events("run.failed")[0]
+    waited = failed["monotonic"] - made.events("server.listening")[0]["monotonic"]
+    assert 12 <= waited < 15, waited
     assert failed["clients"] == ["fc.12", "fc.13"]
     assert "fc.12" in failed["error"] and "fc.13" in failed["error"]
     assert made.wait("fc.10", 20) == 1

@@ -91,7 +91,7 @@ def test_raises_posts_waits_and_takes_down(checkout: Checkout) -> None:
     assert "ipstart=10" in posts[0] and "ipstart=14" in posts[1]
     for post in posts:
         assert "cohortsize=4" in post and "numround=5" in post and "http://127.0.0.1:8000/receive" in post
-    assert "cohortnet intent wait run-1 run-2" in calls
+    assert "cohortnet intent wait run-1 run-2 --testbed quickstart" in calls
     assert "note 1" in output and "note 2" in output
 
 

@@ -341,7 +341,7 @@ _values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(_keys, _values, max_size=8),
     st.dictionaries(st.sampled_from(list(Form.model_fields)), st.text(max_size=6), max_size=4),

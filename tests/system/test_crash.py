@@ -30,17 +30,25 @@ def sysctls() -> dict[str, str]:
 
 @pytest.fixture
 def foreign() -> Iterator[None]:
-    """A bridge and a namespace that somebody made by hand."""
-    commands = [["ip", "link", "add", "handmade0", "type", "bridge"], ["ip", "netns", "add", "handmade"]]
+    """A bridge, a namespace and a container that somebody made by hand."""
+    image = "cohortnet/node:latest"
+    commands = [
+        ["ip", "link", "add", "handmade0", "type", "bridge"],
+        ["ip", "netns", "add", "handmade"],
+        ["docker", "run", "--detach", "--network", "none", "--name", "handmade", image, "sleep", "600"],
+    ]
     for command in commands:
-        subprocess.run(command, check=True, timeout=10)
+        subprocess.run(command, check=True, timeout=60, stdout=subprocess.DEVNULL)
     try:
         yield
         subprocess.run(["ip", "link", "show", "handmade0"], check=True, timeout=10, stdout=subprocess.DEVNULL)
         assert "handmade" in subprocess.run(["ip", "netns"], capture_output=True, text=True, timeout=10).stdout.split()
+        running = ["docker", "ps", "--quiet", "--filter", "name=^handmade$"]
+        assert subprocess.run(running, capture_output=True, text=True, timeout=20).stdout.strip()
     finally:
         subprocess.run(["ip", "link", "del", "handmade0"], timeout=10, check=False)
         subprocess.run(["ip", "netns", "del", "handmade"], timeout=10, check=False)
+        subprocess.run(["docker", "rm", "--force", "handmade"], timeout=30, check=False, stdout=subprocess.DEVNULL)
 
 
 def start_topo(runs: Path, *arguments: str) -> subprocess.Popen[bytes]:

@@ -38,6 +38,8 @@ def test_with_the_uplink_down_no_client_reaches_a_server_by_any_path(testbed: Ra
                     inventory, "fc.10", ["ping", "-c", "1", "-W", "1", target], tty=False, timeout_s=10
                 )
                 assert ping.returncode != 0, f"fc.10 reaches {target} by the host"
+                route = ["ip", "route", "del", f"{target}/32", "via", host]
+                assert execution.execute(inventory, "fc.10", route, tty=False, timeout_s=10).returncode == 0
     finally:
         forward.write_text(before)
         links.set_link(inventory, "aggsw10", "satsw11", True)

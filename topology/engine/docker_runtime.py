@@ -113,7 +113,16 @@ class DockerRuntime:
                 except (DockerException, requests.RequestException, OSError) as error:
                     raise _failure(plan, node, error) from error
 
-            return dict(self._in_parallel("containers", nodes, make, progress))
+            facts = dict(self._in_parallel("containers", nodes, make, progress))
+            # A program that cannot work ends within its first moments, and its network namespace with it.
+            for node in nodes:
+                found = facts[node.name]
+                if found.container_id and not Path(f"/proc/{found.pid}").exists():
+                    try:
+                        raise _ended_at_once(client, found.container_id)
+                    except (DockerException, requests.RequestException) as error:
+                        raise _failure(plan, node, error) from error
+            return facts
 
     def remove(self, testbed: str, state: Path, progress: Progress) -> list[str]:
         """Remove every container with the testbed's label, in whatever state, and wait until all are gone.
@@ -302,23 +311,25 @@ def _make(
         )["Id"]
     )
     client.start(identity)
-    state = client.inspect_container(identity)["State"]
-    pid = int(state["Pid"])
+    pid = int(client.inspect_container(identity)["State"]["Pid"])
     try:
         folders = cgroup_mounts.folders_of(pid, hierarchies)
     except OSError as error:
-        # Gone since it was asked for, or never a process that this machine sees.
-        state = client.inspect_container(identity)["State"]
-        if state["Running"]:
-            raise DockerException(
-                f"its process {pid} is not among this machine's processes ({error.strerror})"
-            ) from error
-    if not state["Running"]:
-        said = client.logs(identity, stdout=True, stderr=True, tail=5).decode(errors="replace").strip()
-        raise DockerException(
-            f"its command ended at once with status {state['ExitCode']}: {said[-400:] or 'no output'}"
-        )
+        raise _ended_at_once(client, identity) from error
     return NodeFacts(pid=pid, cgroups=tuple(str(folder) for folder in folders), container_id=identity)
+
+
+def _ended_at_once(client: docker.APIClient, identity: str) -> DockerException:
+    # The daemon hears of an end a moment after it; until then it says that the process is running.
+    deadline = time.monotonic() + QUICK_TIMEOUT_S
+    while (state := client.inspect_container(identity)["State"])["Running"]:
+        if time.monotonic() > deadline:
+            return DockerException(f"its process {state['Pid']} is not among this machine's processes")
+        time.sleep(0.1)
+    said = client.logs(identity, stdout=True, stderr=True, tail=5).decode(errors="replace").strip()
+    return DockerException(
+        f"its command ended at once with status {state['ExitCode']}: {said[-400:] or 'no output'}"
+    )
 
 
 def _failure(plan: Plan, node: PlannedNode, error: Exception) -> TopologyError:

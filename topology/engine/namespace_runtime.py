@@ -26,6 +26,12 @@ _HELPERS = 2
 """Programs that fork nodes side by side: the work is the kernel's, two keep two cores busy."""
 
 
+def _needed_below_tmp() -> list[str]:
+    # The interpreter's environment and this project itself, where they lie below /tmp.
+    folders = {str(launch.PACKAGE_ROOT), sys.prefix, sys.base_prefix, os.path.realpath(sys.prefix)}
+    return sorted(folder for folder in folders if folder.startswith("/tmp/"))
+
+
 class NamespaceRuntime:
     """The runtime `namespace`."""
 
@@ -84,8 +90,9 @@ class NamespaceRuntime:
     def _start(
         plan: Plan, share: Sequence[PlannedNode], groups: dict[str, tuple[str, ...]]
     ) -> tuple[subprocess.Popen[str], Sequence[PlannedNode]]:
+        hosts, keep = str(plan.shared / "hosts"), _needed_below_tmp()
         request = {"nodes": [
-            {"name": node.name, "hostname": node.name, "groups": groups[node.name], "hosts": str(plan.shared / "hosts")}
+            {"name": node.name, "hostname": node.name, "groups": groups[node.name], "hosts": hosts, "keep": keep}
             for node in share
         ]}  # fmt: skip
         command = [sys.executable, "-I", "-S", str(_INIT)]

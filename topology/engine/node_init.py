@@ -1,10 +1,10 @@
 """The first process of each node of the namespace runtime, and the small program that forks all of them.
 
 Executed as a script (`python -I -S node_init.py`), with the standard library only, so that a node costs about a
-megabyte. Reads one JSON object from stdin: `{"nodes": [{"name", "hostname", "groups": [cgroup folders], "hosts":
-path}]}`; writes one JSON line a node, `{"name", "pid"}` or `{"name", "error"}`, once that node is ready, and ends. The
-nodes stay: each is PID 1 of its own PID namespace, adopts and reaps orphans, and takes the whole node with it when it
-ends. It never touches interfaces other than `lo`.
+megabyte. Reads one JSON object from stdin: `{"nodes": [{"name", "hostname", "groups": [cgroup folders], "hosts": path,
+"keep": [folders below /tmp]}]}`; writes one JSON line a node, `{"name", "pid"}` or `{"name", "error"}`, once that node
+is ready, and ends. The nodes stay: each is PID 1 of its own PID namespace, adopts and reaps orphans, and takes the
+whole node with it when it ends. It never touches interfaces other than `lo`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,13 @@ def _prepare(node: dict[str, object]) -> None:
             _libc.umount2(point.encode(), _MNT_DETACH)
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     _mount("sysfs", "/sys", "sysfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    # Each node has a /tmp of its own; what programs need of the host's (a checkout may lie there) is seen through it.
+    kept = [(str(path), os.open(str(path), os.O_PATH)) for path in node["keep"]]  # type: ignore[attr-defined]
     _mount("tmpfs", "/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=1777")
+    for path, fd in kept:
+        os.makedirs(path, exist_ok=True)
+        _mount(f"/proc/self/fd/{fd}", path, None, _MS_BIND | _MS_REC)
+        os.close(fd)
     _mount(str(node["hosts"]), "/etc/hosts", None, _MS_BIND)
     socket.sethostname(str(node["hostname"]))
     _loopback_up()

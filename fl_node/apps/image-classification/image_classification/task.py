@@ -7,7 +7,7 @@ from torch import nn
 
 from image_classification.data import Split, scale
 
-_EVALUATION_BATCH = 500
+_EVALUATION_BATCH = 100
 
 
 def train(
