@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import zlib
 from collections import Counter
 from dataclasses import replace
@@ -27,6 +28,8 @@ NODE_INTERFACE = "eth0"
 MANAGEMENT_INTERFACE = "mgmt0"
 MANAGEMENT_SPACE = IPv4Network("100.64.0.0/10")
 """Shared address space (RFC 6598): in no private network that a host is likely to route."""
+RESERVED_SWITCH_NAMES = ("lo", "ovs-netdev", "ovs-system")
+_PORT_NAME = re.compile(r"-eth[0-9]+$")
 MLFO_GRPC_PORT = 9000
 CONTROLLER_REST_PORT = 8080
 
@@ -104,6 +107,10 @@ class _Planner:
                 if counts[name] > 1:
                     self.report(self.path(kind, index, "name"), "duplicate-name",
                                 f"{name!r} is given {counts[name]} times", "give each its own name")  # fmt: skip
+        for index, switch in enumerate(self.switches):
+            if switch.name in RESERVED_SWITCH_NAMES or _PORT_NAME.search(switch.name):
+                said = f"{switch.name!r} is the name of an interface that every testbed has"
+                self.report(self.path("switches", index, "name"), "reserved-name", said, "choose another")
         if not self.nodes:
             self.report("nodes", "empty", "a testbed needs at least one node", "add `nodes:` or `preset:`")
 

@@ -176,6 +176,12 @@ def test_wrong_keys_and_values_are_named_with_their_path(change: dict[str, Any],
     assert problems({"name": "x", **change}).get(path) == code
 
 
+@pytest.mark.parametrize("name", ["lo", "ovs-netdev", "s1-eth1"])
+def test_switches_cannot_take_the_name_of_an_interface(name: str) -> None:
+    data = {"name": "x", "nodes": [{"name": "h"}], "switches": [{"name": name}], "links": [{"a": "h", "b": name}]}
+    assert problems(data) == {"switches[0].name": "reserved-name"}
+
+
 def test_long_names_get_short_stable_interfaces() -> None:
     assert short_interface("swCampus1-eth10") == "swCampus1-eth10"
     short = short_interface("swCampus10-eth10")
