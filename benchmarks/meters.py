@@ -5,10 +5,10 @@
     sudo .venv/bin/python benchmarks/meters.py --rates 10 --runs 1 --protocols tcp      a quick look
     sudo .venv/bin/python benchmarks/meters.py --only scale        1,000 meters: time, throughput, memory
 
-Goodput: a cohort of one and of ten clients sends to its server (up) or receives from it (down) through the whole preset, under one
-cohort meter. TCP is cubic in every node (named and fixed). Measurement begins after `--settle` seconds, when the first burst is spent.
-Each figure is the median of `--runs` runs. The window check samples the receiving interface every 50 ms and compares the bytes of every
-window with rate x time + burst.
+Goodput: a cohort of one and of ten clients sends to its server (up) or receives from it (down) through the whole
+preset, under one cohort meter. TCP is cubic in every node (named and fixed). Measurement begins after `--settle`
+seconds, when the first burst is spent. Each figure is the median of `--runs` runs. The window check samples the
+receiving interface every 50 ms and compares the bytes of every window with rate x time + burst.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def measure(
 
 
 def worst_window(text: str, rate_bps: int) -> float:
-    """The largest excess of any window over rate x time + burst (one second of the rate), as a fraction of that allowance."""
+    """The largest excess of any window over rate x time + burst (a second of the rate), as a fraction of that."""
     points = [(float(t), int(b) * 8) for t, b in (line.split() for line in text.splitlines())]
     worst = -1.0
     for start in range(0, len(points), 2):

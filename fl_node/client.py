@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from fl_node import determinism, memory
+from fl_node import determinism, memory, warm
 from fl_node.applications import ApplicationError, resolve
 from fl_node.events import EventWriter
 from fl_node.progress import say, size
@@ -102,6 +102,7 @@ class Client:
         determinism.seed_everything(settings.seed, "client", settings.partition_id)
         self._app = flower.load_client_app(folder)
         determinism.one_thread()
+        warm.first_step()
 
     def _handle(self, link: Link, task: Task) -> None:
         """Call the ClientApp for one message, keep the state, answer."""

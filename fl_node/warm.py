@@ -38,7 +38,7 @@ def warm(application: str, config: dict[str, Any] | None = None) -> float:
     flower.load_client_app(folder)
     determinism.one_thread()
     _call_hook(flower.project(folder), fused)
-    _step()
+    first_step()
     gc.collect()
     gc.freeze()
     return time.monotonic() - started
@@ -58,8 +58,11 @@ def _call_hook(project: dict[str, Any], config: dict[str, Any]) -> None:
     hook(config)
 
 
-def _step() -> None:
-    """One SGD step: the first use of torch.optim imports 71 MB and takes 2 s; children are spared it."""
+def first_step() -> None:
+    """One SGD step where PyTorch is loaded: the first use of torch.optim imports 71 MB and takes 2 s and more.
+
+    Children of a template are spared it; a client in a container takes it before it joins, so that no round pays.
+    """
     torch = sys.modules.get("torch")
     if torch is None:
         return
