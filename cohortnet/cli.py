@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,16 +48,22 @@ AllowOption = Annotated[list[str] | None, typer.Option("--allow-unsupported", me
                         help="Go on without what this kernel cannot do, e.g. delay; can be repeated.")]  # fmt: skip
 
 
-def build(choice: Choice, *, probe: bool = True) -> tuple[Any, Any]:
-    """(testbed, plan), checked against this machine where `probe` is set."""
+def build(choice: Choice, *, probe: bool = True, raising: bool = True) -> tuple[Any, Any]:
+    """(testbed, plan), checked against this machine where `probe` is set; without `raising`, root is not needed.
+
+    What will be tight here is said on stderr.
+    """
     from topology.planning import make_plan
 
     testbed = choose_testbed(choice)
     plan = make_plan(testbed)
     if probe:
-        from topology.doctor import capabilities, check_plan
+        from topology.doctor import capabilities, check_plan, port_problems, resource_warnings
 
-        problems = check_plan(plan, capabilities())
+        found = capabilities()
+        problems = [*check_plan(plan, found, raising=raising), *(port_problems(plan) if raising else [])]
+        for warning in resource_warnings(plan, found):
+            print(f"cohortnet: {warning.name}: {warning.detail}; {warning.cost}", file=sys.stderr)
         if problems:
             raise TestbedProblems(problems)
     return testbed, plan
@@ -78,7 +85,7 @@ def validate(
     """Check a testbed completely (also against this machine) and show every problem; starts nothing, needs no root."""
     choice = Choice(file, preset, cohorts, clients, campuses, name, runtime, seed, allow_unsupported or ())
     with reported(as_json):
-        _, plan = build(choice)
+        _, plan = build(choice, raising=False)
         if as_json:
             print(json.dumps({"valid": True, "errors": []}))
         else:
@@ -124,14 +131,14 @@ def up(
     runtime: RuntimeOption = None,
     seed: SeedOption = None,
     allow_unsupported: AllowOption = None,
-    runs: RunsOption = DEFAULT_RUNS,
+    runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Raise a testbed; it stays until `cohortnet down`."""
     need_root()
     choice = Choice(file, preset, cohorts, clients, campuses, name, runtime, seed, allow_unsupported or ())
     with reported(as_json):
-        raised = raise_chosen(choice, runs)
+        raised = raise_chosen(choice, runs or DEFAULT_RUNS)
         if as_json:
             print(json.dumps(raised, indent=1))
         else:
@@ -151,8 +158,9 @@ def raise_chosen(choice: Choice, runs: Path) -> dict[str, Any]:
         print(f"Raising {plan.testbed}: {len(plan.nodes)} nodes on the {plan.runtime} runtime", file=sys.stderr)
         with Progress() as progress:
             return raise_all(plan, testbed, runs, progress)
-    except KeyboardInterrupt:
-        fail("interrupted; nothing is left", 130)
+    except KeyboardInterrupt as error:
+        notes = getattr(error, "__notes__", ())
+        fail("interrupted; " + ("\n".join(notes) if notes else "nothing is left"), 130)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -203,7 +211,10 @@ def down(
             print("No testbed exists; nothing to remove.")
         for testbed, what in removed.items():
             left = f"; could not remove: {', '.join(what['remaining'])}" if what["remaining"] else ""
-            print(f"Removed {testbed}: {len(what['removed'])} things{left}")
+            if what["removed"] or left:
+                print(f"Removed {testbed}: {len(what['removed'])} things{left}")
+            else:
+                print(f"Nothing of {testbed} exists.")
         if any(what["remaining"] for what in removed.values()):
             raise typer.Exit(1)
 
@@ -237,8 +248,11 @@ def execute(
 
     with reported():
         inventory = pick_testbed(testbed)
-        done = execution.execute(inventory, node, command, tty=True, timeout_s=timeout)
-        raise typer.Exit(done.returncode)
+        try:
+            done = execution.execute(inventory, node, command, tty=True, timeout_s=timeout)
+        except subprocess.TimeoutExpired:
+            fail(f"{node}: `{command[0]}` had not ended after {timeout:g} s and was ended", 124)
+        raise typer.Exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
 
 
 @app.command(epilog="Example: cohortnet doctor --json")

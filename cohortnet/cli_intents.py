@@ -35,7 +35,7 @@ def intent_send(
     minav: Annotated[int | None, typer.Option(help="Clients that must be there, at least.")] = None,
     numround: Annotated[int | None, typer.Option(help="Rounds.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run to its end and print its table.")] = False,
-    runs: RunsOption = DEFAULT_RUNS,
+    runs: RunsOption = None,
     testbed: TestbedOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,7 +54,7 @@ def intent_send(
             for note in answer.get("notes") or []:
                 print(f"  note: {note}")
         if wait:
-            _wait(inventory, [answer["id"]], runs, as_json)
+            _wait(inventory, [answer["id"]], recorded_in(inventory, runs), as_json)
 
 
 @intent_app.command("list", epilog="Example: cohortnet intent list")
@@ -98,11 +98,24 @@ def intent_stop(
 @intent_app.command("wait", epilog="Example: cohortnet intent wait ID1 ID2")
 def intent_wait(
     identities: Annotated[list[str], typer.Argument(help="Ids of intents.")],
-    runs: RunsOption = DEFAULT_RUNS, testbed: TestbedOption = None, as_json: JsonOption = False,
+    runs: RunsOption = None, testbed: TestbedOption = None, as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Follow intents to their end and print the table; status 1 where one did not succeed."""
     with reported(as_json):
-        _wait(pick_testbed(testbed), identities, runs, as_json)
+        inventory = pick_testbed(testbed)
+        _wait(inventory, identities, recorded_in(inventory, runs), as_json)
+
+
+def recorded_in(inventory: dict[str, Any], typed: Path | None) -> Path:
+    """The folder of the records: the one typed, else the one that the testbed was raised with."""
+    from cohortnet.lifecycle import runs_file
+
+    if typed is not None:
+        return typed
+    try:
+        return Path(runs_file(inventory["testbed"]).read_text(encoding="utf-8"))
+    except OSError:
+        return DEFAULT_RUNS
 
 
 def _wait(inventory: dict[str, Any], identities: list[str], runs: Path, as_json: bool) -> None:

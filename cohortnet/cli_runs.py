@@ -31,8 +31,9 @@ def print_summaries(runs: Path, identities: list[str], as_json: bool) -> None:
 
 
 @runs_app.command("list", epilog="Example: cohortnet runs list")
-def runs_list(runs: RunsOption = DEFAULT_RUNS, as_json: JsonOption = False) -> None:
+def runs_list(runs: RunsOption = None, as_json: JsonOption = False) -> None:
     """List the recorded runs, oldest first."""
+    runs = runs or DEFAULT_RUNS
     found = sorted(runs.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
     print_summaries(runs, [path.parent.name for path in found], as_json)
 
@@ -40,9 +41,10 @@ def runs_list(runs: RunsOption = DEFAULT_RUNS, as_json: JsonOption = False) -> N
 @runs_app.command("table", epilog="Example: cohortnet runs table ID1 ID2")
 def runs_table(
     identities: Annotated[list[str], typer.Argument(help="Ids of runs.")],
-    runs: RunsOption = DEFAULT_RUNS, as_json: JsonOption = False,
+    runs: RunsOption = None, as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Print the table of these runs: cohort, server, rounds, accuracy per round, bytes, seconds."""
+    runs = runs or DEFAULT_RUNS
     unknown = [identity for identity in identities if not (runs / identity / "manifest.json").exists()]
     if unknown:
         fail(

@@ -16,7 +16,7 @@ import requests
 import yaml
 
 from fl_node.spawner_client import Spawned, Spawner, SpawnerError
-from topology.engine import engine, launch
+from topology.engine import engine, launch, state
 from topology.engine.removal import Removal
 from topology.errors import TopologyError
 from topology.model import Testbed
@@ -49,6 +49,7 @@ def raise_all(plan: Plan, testbed: Testbed, runs: Path, progress: ProgressCall) 
     inventory = engine.raise_testbed(plan, progress, before_nodes_start=before_nodes)
     try:
         (plan.state / "testbed.yaml").write_text(_testbed_text(testbed), encoding="utf-8")
+        runs_file(plan.testbed).write_text(str(runs.resolve()), encoding="utf-8")
         (plan.state / "plan.json").write_text(json.dumps(plan.as_dict(), indent=1) + "\n", encoding="utf-8")
         programs = _start_programs(plan, spawner[0], inventory, progress) if spawns else {}
         _wait_ready(inventory, programs, progress)
@@ -56,10 +57,19 @@ def raise_all(plan: Plan, testbed: Testbed, runs: Path, progress: ProgressCall) 
             argv = [sys.executable, "-m", "cohortnet.recorder", "--inventory", str(plan.inventory),
                     "--runs", str(runs.resolve())]  # fmt: skip
             launch.start_daemon(plan.testbed, argv, plan.logs / "recorder.log")
-    except BaseException:
-        engine.remove_testbed(plan.testbed, lambda *_: None)
+    except BaseException as error:
+        with engine.uninterrupted():
+            removal = engine.remove_testbed(plan.testbed, lambda *_: None)
+        if removal.left:
+            error.add_note(f"and these could not be removed: {'; '.join(removal.left)}; "
+                           f"`cohortnet down {plan.testbed}` tries again")  # fmt: skip
         raise
     return inventory
+
+
+def runs_file(testbed: str) -> Path:
+    """Where a testbed's state says which folder its runs are recorded in."""
+    return state.folder(testbed) / "runs"
 
 
 def remove_all(name: str, progress: ProgressCall) -> Removal:

@@ -83,7 +83,8 @@ def build_manifest(
         "state": intent["state"],
         "testbed": inventory["testbed"],
         "runtime": inventory["runtime"],
-        "seed": inventory["seed"],
+        "seed": intent.get("seed"),
+        "testbed_seed": inventory["seed"],
         "not_applied": list(inventory["unsupported"]),
         "substituted": list(intent.get("notes") or []),
         "network": {

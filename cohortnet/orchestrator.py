@@ -117,14 +117,24 @@ class Orchestrator:
                     raise OrchestratorError(f"lost intent {identity} at {self.url}: {error}") from None
             time.sleep(0.5)
 
+    def all_events(self, since: int) -> Iterator[dict[str, Any]]:
+        """The events of all intents after `since`, as they come; ends when the connection does.
+
+        Raises:
+            OrchestratorError: where the MLFO does not answer.
+        """
+        try:
+            yield from self._events("/v1/events", since, follow=True)
+        except requests.RequestException as error:
+            raise OrchestratorError(f"the MLFO at {self.url} does not answer: {error}") from None
+
     def _stream(self, identity: str, since: int, *, follow: bool = True) -> Iterator[dict[str, Any]]:
+        return self._events(f"/v1/intents/{identity}/events", since, follow=follow)
+
+    def _events(self, path: str, since: int, *, follow: bool) -> Iterator[dict[str, Any]]:
         parameters = {"since": str(since), "follow": "true" if follow else "false"}
-        with self._session.get(
-            f"{self.url}/v1/intents/{identity}/events",
-            params=parameters,
-            stream=True,
-            timeout=(_CONNECT_S, _READ_S),
-        ) as answer:
+        limits = (_CONNECT_S, _READ_S)
+        with self._session.get(self.url + path, params=parameters, stream=True, timeout=limits) as answer:
             if answer.status_code != 200:
                 raise OrchestratorError(f"status {answer.status_code}: {answer.text[:300]}", status=answer.status_code)
             for line in answer.iter_lines(chunk_size=1):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import cmd
 import shlex
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,10 @@ class Prompt(cmd.Cmd):
             if word in self.nodes:
                 return self._in_node(word, rest.strip())
             return bool(super().onecmd(line))
+        except subprocess.TimeoutExpired as error:
+            self.console.print(
+                f"error: not ended after {error.timeout:g} s, so it was ended", style="red", markup=False
+            )
         except (TopologyError, OrchestratorError, OSError, ValueError) as error:
             self.console.print(f"error: {error}", style="red", markup=False)
         except KeyboardInterrupt:

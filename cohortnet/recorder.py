@@ -2,10 +2,10 @@
 
     python -m cohortnet.recorder --inventory PATH --runs DIR
 
-It asks for new intents once a second, follows each until its end (one thread each, at most 64 at once, the others
-wait), and collects the
-logs of server and clients from their agents over the management network. Started again it goes on where the record
-ends.
+It follows one stream of all intents' events and sorts them by run. When an intent has ended, the logs of server and
+clients are collected from their agents over the management network and the record is completed; what fails is tried
+again. A record that is open when the recorder is ended is closed as interrupted. Started again it goes on where the
+records end.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ import logging
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import requests
 
@@ -32,108 +30,153 @@ from topology.inventory import read_inventory
 
 log = logging.getLogger("recorder")
 
-POLL_S = 1.0
-MAX_FOLLOWED = 64
+RETRY_S = 1.0
+ATTEMPTS = 20
+"""How often a record is tried to be completed before its failure is only logged."""
 LOG_TIMEOUT_S = 10.0
+LOGS_S = 60.0
+"""All logs of a run together take no longer than this."""
+
+
+class Stopped(BaseException):
+    """SIGTERM or SIGINT: leaves the read of the stream at once."""
+
+
+class OpenRun:
+    """A run whose events are still coming."""
+
+    def __init__(self, record: RunRecord, intent: dict[str, Any]) -> None:
+        self.record = record
+        self.intent = intent
+        self.since = max((int(event.get("seq", 0)) for event in record.events()), default=0)
+        self.file: TextIO = record.append_events()
+        self.attempts = 0
 
 
 class Recorder:
-    """Follows one MLFO. `stop` ends it within a poll."""
+    """Follows one MLFO."""
 
     def __init__(self, inventory: Mapping[str, Any], runs: Path) -> None:
         self.inventory = inventory
         self.runs = runs
-        self.mlfo_url = edge_url(inventory)
+        self.mlfo = Orchestrator(edge_url(inventory))
         self.machine = describe_machine()
         self.images = describe_images(inventory)
-        self.stopping = threading.Event()
-        self._seen: set[str] = set()
-        self._pool = ThreadPoolExecutor(MAX_FOLLOWED, thread_name_prefix="run")
+        self.open: dict[str, OpenRun] = {}
+        self.done: set[str] = set()
+        self.since = 0
 
-    def stop(self) -> None:
-        """End soon; what was recorded stays."""
-        self.stopping.set()
-
-    def run(self) -> None:
-        """Poll until stopped. An MLFO that is away for a while is waited for: its intents come back with it."""
-        mlfo = Orchestrator(self.mlfo_url)
+    def follow(self) -> None:
+        """Record until `Stopped` is raised. An MLFO that is away is waited for: its intents come back with it."""
         quiet = False
-        while not self.stopping.wait(POLL_S):
+        while True:
             try:
-                for intent in mlfo.intents():
-                    if intent["id"] not in self._seen:
-                        self._seen.add(intent["id"])
-                        self._pool.submit(self._guarded, intent["id"])
-                quiet = False
+                for event in self.mlfo.all_events(self.since):
+                    self.take(event)
+                    self.since = max(self.since, int(event["seq"]))
+                    quiet = False
             except OrchestratorError as error:
                 if not quiet:
                     log.warning("%s", error)
                 quiet = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
+            time.sleep(RETRY_S)
 
-    def _guarded(self, identity: str) -> None:
-        try:
-            self.record(identity)
-        except Exception:  # a run that cannot be recorded must not end the recorder; the log says which
-            log.exception("run %s", identity)
-
-    def record(self, identity: str) -> None:
-        """Follow one intent to its end and complete its record."""
-        mlfo = Orchestrator(self.mlfo_url)
-        record = RunRecord.create(self.runs, identity)
-        if record.manifest.get("state") in TERMINAL_STATES and record.manifest.get("complete"):
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Write one event to its run's record. Raises OrchestratorError where the MLFO cannot be asked about it."""
+        identity = str(event["run"])
+        if identity in self.done:
             return
-        intent = mlfo.intent(identity)
-        self._write_inputs(record, intent)
-        self._write_manifest(record, intent, complete=False)
-        since = max((int(event.get("seq", 0)) for event in record.events()), default=0)
-        with record.append_events() as file:
-            for event in mlfo.follow(identity, since, patience_s=600.0):
-                file.write(json.dumps(event) + "\n")
-                if self.stopping.is_set():
-                    return
-        intent = mlfo.intent(identity)
-        self._collect_logs(record, intent)
-        record.write_tables()
-        self._write_manifest(record, intent, complete=True)
-        log.info("run %s: %s, recorded in %s", identity, intent["state"], record.folder)
+        if identity not in self.open:
+            record = RunRecord.create(self.runs, identity)
+            if record.manifest.get("complete") and record.manifest.get("state") in TERMINAL_STATES:
+                self.done.add(identity)
+                return
+            self.open[identity] = run = OpenRun(record, self.mlfo.intent(identity))
+            self._write_inputs(run)
+            self._write_manifest(run, complete=False)
+        run = self.open[identity]
+        if int(event["seq"]) > run.since:
+            run.file.write(json.dumps(event) + "\n")
+            run.since = int(event["seq"])
+        state = str(event["kind"]).removeprefix("intent.")
+        if state in TERMINAL_STATES:
+            self._complete(identity)
+        elif str(event["kind"]).startswith("intent."):
+            run.intent = self.mlfo.intent(identity)
+            self._write_manifest(run, complete=False)
 
-    def _write_inputs(self, record: RunRecord, intent: Mapping[str, Any]) -> None:
+    def _complete(self, identity: str) -> None:
+        run = self.open[identity]
+        while True:
+            run.attempts += 1
+            try:
+                run.intent = self.mlfo.intent(identity)
+                self._collect_logs(run)
+                run.record.write_tables()
+                self._write_manifest(run, complete=True)
+                break
+            except (OrchestratorError, OSError) as error:
+                log.warning("run %s: %s", identity, error)
+                if run.attempts >= ATTEMPTS:
+                    log.error("run %s: given up after %d attempts", identity, run.attempts)
+                    break
+                time.sleep(RETRY_S)
+        run.file.close()
+        del self.open[identity]
+        self.done.add(identity)
+        log.info("run %s: %s, recorded in %s", identity, run.intent["state"], run.record.folder)
+
+    def interrupt(self) -> None:
+        """Close the open records with what is known: tables, and a manifest that says that the testbed went."""
+        for identity, run in self.open.items():
+            run.file.close()
+            run.record.write_tables()
+            run.intent = {**run.intent, "state": "interrupted", "reason": "the testbed was removed during the run"}
+            self._write_manifest(run, complete=True)
+            log.info("run %s: interrupted", identity)
+
+    def _write_inputs(self, run: OpenRun) -> None:
         state = Path(self.inventory["paths"]["state"])
         for name in ("testbed.yaml", "plan.json"):
             if (state / name).exists():
-                record.write(name, (state / name).read_text(encoding="utf-8"))
-        if intent.get("document"):
-            record.write("intent.yaml", str(intent["document"]))
-        record.write("inventory.json", json.dumps(self.inventory, indent=1) + "\n")
+                run.record.write(name, (state / name).read_text(encoding="utf-8"))
+        if run.intent.get("document"):
+            run.record.write("intent.yaml", str(run.intent["document"]))
+        run.record.write("inventory.json", json.dumps(self.inventory, indent=1) + "\n")
 
-    def _write_manifest(self, record: RunRecord, intent: Mapping[str, Any], *, complete: bool) -> None:
-        manifest = build_manifest(self.inventory, intent, self.machine, self.images)
+    def _write_manifest(self, run: OpenRun, *, complete: bool) -> None:
+        manifest = build_manifest(self.inventory, run.intent, self.machine, self.images)
         timings = Path(self.inventory["paths"]["state"]) / "timings.json"
         manifest["raised_in_seconds"] = json.loads(timings.read_text()) if timings.exists() else None
         # A table is read as soon as the state is terminal: only then is everything else in the folder complete.
         manifest["complete"] = complete
-        record.write("manifest.json", json.dumps(manifest, indent=1) + "\n")
+        run.record.write("manifest.json", json.dumps(manifest, indent=1) + "\n")
 
-    def _collect_logs(self, record: RunRecord, intent: Mapping[str, Any]) -> None:
+    def _collect_logs(self, run: OpenRun) -> None:
         addresses = {node["name"]: node["management_address"] for node in self.inventory["nodes"]}
-        wanted = [(name, "client") for name in intent.get("clients") or []]
-        if intent.get("server"):
-            wanted.append((str(intent["server"]), "server"))
-        deadline = time.monotonic() + 60.0
+        wanted = [(name, "client") for name in run.intent.get("clients") or []]
+        if run.intent.get("server"):
+            wanted.append((str(run.intent["server"]), "server"))
+        deadline = time.monotonic() + LOGS_S
         with requests.Session() as session:
             session.trust_env = False
             for node, kind in wanted:
                 if node not in addresses or time.monotonic() > deadline:
                     continue
-                url = f"http://{addresses[node]}:5000/v1/logs/{intent['id']}"
+                url = f"http://{addresses[node]}:5000/v1/logs/{run.intent['id']}"
                 try:
                     answer = session.get(url, params={"kind": kind, "tail": "5000"}, timeout=(2.0, LOG_TIMEOUT_S))
                 except requests.RequestException as error:
-                    record.write(f"logs/{node}.{kind}.log", f"(not collected: {error})\n")
+                    run.record.write(f"logs/{node}.{kind}.log", f"(not collected: {error})\n")
                     continue
                 if answer.status_code == 200:
-                    record.write(f"logs/{node}.{kind}.log", answer.text)
+                    run.record.write(f"logs/{node}.{kind}.log", answer.text)
+
+
+def _stop(*_: object) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    raise Stopped
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -148,16 +191,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.warning("less than 50 MiB free where runs are recorded")
     recorder = Recorder(inventory, arguments.runs)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: recorder.stop())
-    recorder.run()
-    # Followers sit in reads of up to half a minute; what they have written is complete to the line.
-    logging.shutdown()
-    sys.stdout.flush()
+        signal.signal(number, _stop)
+    try:
+        recorder.follow()
+    except Stopped:
+        recorder.interrupt()
     return 0
 
 
 if __name__ == "__main__":
-    import os
-
-    code = main()
-    os._exit(code)
+    sys.exit(main())

@@ -15,7 +15,8 @@ import typer
 from topology.errors import Problem, TestbedProblems, TopologyError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-RunsOption = Annotated[Path, typer.Option("--runs", help="Folder for the records of runs.", envvar="COHORTNET_RUNS")]
+RunsOption = Annotated[Path | None, typer.Option("--runs", envvar="COHORTNET_RUNS",
+                       help="Folder of the records of runs (default: runs, or the testbed's).")]  # fmt: skip
 TestbedOption = Annotated[str | None, typer.Option("--testbed", help="Which testbed, where several are up.")]
 DEFAULT_RUNS = Path("runs")
 
@@ -43,7 +44,12 @@ def reported(as_json: bool = False) -> Iterator[None]:
     except TopologyError as error:
         if as_json:
             print(json.dumps({"errors": [{"message": str(error)}]}))
-        fail(str(error))
+        fail(full_text(error))
+
+
+def full_text(error: BaseException) -> str:
+    """An error's text with what was added to it on its way (such as what could not be removed)."""
+    return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
 def report_problems(problems: tuple[Problem, ...], as_json: bool) -> None:

@@ -121,4 +121,6 @@ def read_inventory(path: Path, *, wait_s: float = 0.0, until_up: bool = False) -
 
 def inventory_path(testbed: str) -> Path:
     """Where the inventory of that testbed is."""
+    if not testbed or "/" in testbed or testbed.startswith("."):
+        raise TopologyError(f"{testbed!r} is no testbed's name; `cohortnet ls` lists the testbeds")
     return STATE_ROOT / testbed / "shared" / "inventory.json"

@@ -51,7 +51,7 @@ class Shaping(_Strict):
 class Limits(_Strict):
     """Processor and memory of a node: `cpu` in cores, `memory` as a size, `cpuset` in kernel notation ("0-1,3")."""
 
-    cpu: Annotated[float, Field(gt=0, le=1024, strict=False)] | None = None
+    cpu: Annotated[float, Field(ge=0.01, le=1024, strict=False)] | None = None
     memory: Size | None = None
     cpuset: Annotated[str, Field(pattern=r"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$")] | None = None
 
@@ -196,6 +196,9 @@ def load_testbed(path: Path) -> Testbed:
         raise TestbedProblems([Problem(str(path), "unreadable", f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
         raise TestbedProblems([Problem(str(path), "not-text", "is not UTF-8 text")]) from None
+    except (ValueError, RecursionError) as error:
+        # The loader lets these out of dates that are none and of thousands of nested brackets.
+        raise TestbedProblems([Problem(str(path), "not-yaml", f"cannot be read: {error}", "quote the value")]) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""

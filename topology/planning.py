@@ -84,6 +84,7 @@ class _Planner:
             "switches": len(added.switches) if added else 0,
             "links": len(added.links) if added else 0,
         }
+        self.management_network = ""
         self.node_names = {node.name for node in self.nodes}
         self.switch_names = {switch.name for switch in self.switches}
 
@@ -107,6 +108,10 @@ class _Planner:
                 if counts[name] > 1:
                     self.report(self.path(kind, index, "name"), "duplicate-name",
                                 f"{name!r} is given {counts[name]} times", "give each its own name")  # fmt: skip
+        for index, node in enumerate(self.nodes):
+            if node.image is not None and self.testbed.runtime == "namespace":
+                said = f"{node.name!r} names an image, and the namespace runtime has none"
+                self.report(self.path("nodes", index, "image"), "no-image-here", said, "write `runtime: docker`")
         for index, switch in enumerate(self.switches):
             if switch.name in RESERVED_SWITCH_NAMES or _PORT_NAME.search(switch.name):
                 said = f"{switch.name!r} is the name of an interface that every testbed has"
@@ -278,7 +283,13 @@ class _Planner:
             self.report("management_pool", "overlap", f"{pool} overlaps `address_pool` {self.testbed.address_pool}",
                         "choose another one")  # fmt: skip
         base = int(pool.network_address)
-        return pool, IPv4Address(base + 1), [IPv4Address(base + 2 + i) for i in range(len(self.nodes))]
+        # Clipped where the pool is too small (which is reported): addresses must not leave the number range.
+        last = int(pool.broadcast_address)
+        return (
+            pool,
+            IPv4Address(min(base + 1, last)),
+            [IPv4Address(min(base + 2 + i, last)) for i in range(len(self.nodes))],
+        )
 
     def plan(self) -> Plan:
         self.check_names()
@@ -289,6 +300,7 @@ class _Planner:
         ids = self.datapath_ids()
         addresses = self.addresses()
         management, management_host, management_addresses = self.management()
+        self.management_network = str(management)
         if self.problems:
             raise TestbedProblems(self.problems)
         links, switches = self._links_and_switches(ids)
@@ -404,6 +416,7 @@ class _Planner:
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_HOME": f"{state}/flwr",
+            "COHORTNET_MANAGEMENT": self.management_network,
         }
         if self.testbed.runtime == "namespace":
             environment["COHORTNET_SPAWNER"] = f"{root}/shared/spawner.sock"

@@ -57,7 +57,8 @@ def factory_satellite(preset: Preset, pool: IPv4Network) -> Expansion:
     base = int(pool.network_address)
 
     def address(offset: int) -> IPv4Address:
-        return IPv4Address(base + offset)
+        # One outside the pool is reported by the planner; here it only has to be an address at all.
+        return IPv4Address(min(base + offset, 2**32 - 1))
 
     def access(node: str) -> Link:
         return Link.model_construct(a=node, b="aggsw10", rate=ACCESS_RATE_BPS)

@@ -47,8 +47,8 @@ def _scaled(value: object, table: dict[str, int] | dict[str, float], what: str, 
 def parse_rate(value: object) -> int:
     """A bandwidth in bit/s. `Mbps` and `MB/s` are refused: the first means two things, the second is bytes."""
     number = _scaled(value, _RATES, "a rate", "20 Mbit/s")
-    if number < 1:
-        raise ValueError(f"{value!r}: a rate is at least 1 bit/s; leave the key out for an unlimited link")
+    if not 1000 <= number <= 10**12:
+        raise ValueError(f"{value!r}: a rate is 1 kbit/s to 1000 Gbit/s; leave the key out for an unlimited link")
     return round(number)
 
 

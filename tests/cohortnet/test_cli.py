@@ -59,7 +59,9 @@ def test_wrong_input_ends_with_status_2_and_every_problem(tmp_path: Path) -> Non
     assert [error["path"] for error in listed["errors"]] == ["links[0].rate", "links[1].b"]
 
 
-@pytest.mark.parametrize("text", ["name: [", "- 1", "", "name: x\n\tbad: 1", "\x00", "&a [*a]"])
+@pytest.mark.parametrize(
+    "text", ["name: [", "- 1", "name: 2024-13-45", "name: " + 3000 * "[", "", "name: x\n\tbad: 1", "\x00", "&a [*a]"]
+)
 def test_files_that_are_no_testbed_are_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_text(text)
@@ -70,6 +72,18 @@ def test_files_that_are_no_testbed_are_refused(tmp_path: Path, text: str) -> Non
 def test_a_file_and_preset_numbers_contradict_one_another(tmp_path: Path) -> None:
     done = cohortnet("plan", str(tmp_path / "missing.yaml"), "--clients", "3")
     assert done.returncode == 2 and "--clients cannot be combined" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../..", "a/b", "Nobody"])
+def test_what_is_no_name_is_never_removed(name: str) -> None:
+    from topology.engine import cgroups, engine
+    from topology.errors import TopologyError
+
+    with pytest.raises(TopologyError, match="is no testbed's name"):
+        engine.remove_testbed(name)
+    if name != "Nobody":
+        with pytest.raises(TopologyError):
+            cgroups.members(name)
 
 
 def test_unknown_runs_are_named(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,11 @@ def test_with_the_uplink_down_no_client_reaches_a_server_by_any_path(testbed: Ra
     assert all(ping_all(inventory).values())
     nodes = {node["name"]: node for node in inventory["nodes"]}
     host = inventory["network"]["management_host"]
+    with socket.create_server(("0.0.0.0", 0)) as service:  # a service of the host is no part of the testbed
+        knock = f"import socket; socket.create_connection(('{host}', {service.getsockname()[1]}), 2)"
+        python = sys.executable if runtime == "namespace" else "python"
+        done = execution.execute(inventory, "fc.10", [python, "-c", knock], tty=False, timeout_s=20)
+        assert done.returncode != 0 and "timed out" in done.stderr, done
     forward = Path("/proc/sys/net/ipv4/ip_forward")
     before = forward.read_text()
     links.set_link(inventory, "aggsw10", "satsw11", False)

@@ -11,9 +11,9 @@ import pytest
 import requests
 
 from cohortnet.follow import console_for, follow_intents, wait_recorded
-from cohortnet.orchestrator import edge_url
+from cohortnet.orchestrator import Orchestrator, edge_url
 from cohortnet.record import RunRecord
-from tests.system.conftest import REPOSITORY, Raise
+from tests.system.conftest import REPOSITORY, Raise, run
 from tests.system.leftovers import leftovers, wait_for_none
 
 pytestmark = pytest.mark.live
@@ -75,12 +75,33 @@ def check_record(folder: Path) -> None:
     assert len(list((folder / "logs").glob("*.log"))) == 5
 
 
+def test_a_run_cut_short_has_a_record_that_says_so(testbed: Raise, tmp_path: Path) -> None:
+    inventory = testbed("t-short", "--cohorts", "1", "--clients", "4", "--campuses", "1", "--runtime", "namespace")
+    identity = post("http://127.0.0.1:8000", "drilling.yaml", ipstart=10, **{**FORM, "numround": 200})["id"]
+    mlfo = Orchestrator(edge_url(inventory))
+    for event in mlfo.follow(identity):
+        if event["kind"] == "phase.finished" and event["round"] == 2:
+            break
+    run("down", "t-short")
+    record = RunRecord(tmp_path / "runs" / identity)
+    assert record.manifest["state"] == "interrupted" and record.manifest["complete"]
+    assert record.manifest["seed"] == record.manifest["intent"]["seed"]
+    with open(record.folder / "rounds.csv", newline="") as table:
+        assert len(list(csv.DictReader(table))) >= 2
+
+
+def test_exec_has_a_time_limit_and_gives_the_shell_s_status(testbed: Raise) -> None:
+    testbed("t-exec", "--cohorts", "1", "--clients", "1", "--campuses", "1", "--runtime", "namespace")
+    late = run("exec", "--testbed", "t-exec", "--timeout", "1", "fc.10", "sleep", "30", check=False)
+    assert late.returncode == 124 and "Traceback" not in late.stderr
+    assert run("exec", "--testbed", "t-exec", "fc.10", "sh", "-c", "kill -9 $$", check=False).returncode == 137
+    assert run("exec", "--testbed", "t-exec", "nobody", "true", check=False).returncode == 1
+
+
 def test_nothing_is_left_after_down(testbed: Raise) -> None:
     name = "t-gone"
     testbed(name, "--cohorts", "1", "--clients", "2", "--campuses", "1", "--runtime", "namespace")
     assert leftovers(name)
-    from tests.system.conftest import run
-
     run("down", name)
     assert wait_for_none(name) == []
     run("down", name)  # twice is no error

@@ -182,6 +182,18 @@ def test_switches_cannot_take_the_name_of_an_interface(name: str) -> None:
     assert problems(data) == {"switches[0].name": "reserved-name"}
 
 
+def test_pools_that_are_too_small_are_reported_and_never_overflow() -> None:
+    for key, value in (("address_pool", "255.255.255.0/24"), ("management_pool", "255.255.255.248/29")):
+        found = problems({"name": "x", "preset": {"clients": 300}, key: value})
+        assert set(found.values()) <= {"outside-pool", "pool-empty", "duplicate-address"}
+
+
+def test_an_image_is_refused_where_nothing_uses_it() -> None:
+    data = {"name": "x", "runtime": "namespace", "nodes": [{"name": "h", "image": "busybox"}],
+            "switches": [{"name": "s"}], "links": [{"a": "h", "b": "s"}]}  # fmt: skip
+    assert problems(data) == {"nodes[0].image": "no-image-here"}
+
+
 def test_long_names_get_short_stable_interfaces() -> None:
     assert short_interface("swCampus1-eth10") == "swCampus1-eth10"
     short = short_interface("swCampus10-eth10")

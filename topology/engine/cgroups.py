@@ -174,6 +174,8 @@ def make_node(
 
 def _folders(testbed: str, below: str = "") -> list[str]:
     """All groups of the testbed (or of `core` or `nodes` below it), the deepest first."""
+    if not testbed or "/" in testbed or testbed.startswith("."):
+        raise TopologyError(f"{testbed!r} is no testbed's name")  # a parent's processes must never be taken for ours
     found: list[str] = []
     for hierarchy in hierarchies():
         _walk(f"{hierarchy.folder}/{ROOT}/{testbed}/{below}".rstrip("/"), found)

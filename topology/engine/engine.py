@@ -114,7 +114,7 @@ def raise_testbed(
                 try:
                     return _Raising(plan, progress, found, listeners).run(before_nodes_start)
                 except BaseException as error:
-                    with _uninterrupted():
+                    with uninterrupted():
                         result = removal.remove(plan.testbed, quiet)
                     if result.left:
                         error.add_note(f"and these could not be removed: {'; '.join(result.left)}; "
@@ -243,7 +243,8 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the body (a removal) is done."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -60,7 +60,11 @@ def check(plan: Plan) -> list[Problem]:
 
 
 def rules(host_address: str, network: str) -> str:
-    """The bridge's rules for `nft -f`: only what goes to or comes from the host's own address passes. Pure."""
+    """The bridge's rules for `nft -f`. Pure.
+
+    Only what goes to or comes from the host's own address passes, and a node answers there but never begins: the
+    host's services are not part of the testbed.
+    """
     up = links.UPLINK
     return f"""table bridge cohortnet {{
   chain management {{
@@ -68,6 +72,8 @@ def rules(host_address: str, network: str) -> str:
     iifname "{up}" ether type arp arp saddr ip {host_address} accept
     iifname "{up}" ip saddr {host_address} ip daddr {network} accept
     oifname "{up}" ether type arp arp daddr ip {host_address} accept
+    oifname "{up}" tcp flags & (syn | ack) == syn drop
+    oifname "{up}" ip protocol udp drop
     oifname "{up}" ip saddr {network} ip daddr {host_address} accept
   }}
 }}

@@ -77,9 +77,9 @@ def commands(interface: str, shape: Shape) -> list[list[str]]:
                     "root",
                     "handle",
                     "30:",
-                    "pfifo",
+                    "bfifo",
                     "limit",
-                    str(shape.queue_packets),
+                    str(shape.queue_packets * FRAME_BYTES),
                 ]
             ]
         return []
@@ -95,7 +95,7 @@ def commands(interface: str, shape: Shape) -> list[list[str]]:
     if netem:
         lines.append([*leaf, "10:", *_netem(shape)])
     elif shape.queue_packets is not None:
-        lines.append([*leaf, "30:", "pfifo", "limit", str(shape.queue_packets)])
+        lines.append([*leaf, "30:", "bfifo", "limit", str(shape.queue_packets * FRAME_BYTES)])
     else:  # in bytes: a packet that offloading made of forty frames must not count as one
         lines.append([*leaf, "20:", "bfifo", "limit", str(queue_packets(shape) * FRAME_BYTES)])
     return lines

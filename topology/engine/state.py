@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from topology.errors import TopologyError
+from topology.model import TESTBED_NAME
 from topology.plan import STATE_ROOT, Plan, plan_from_dict
 
 VERSION = 1
@@ -32,9 +34,20 @@ class State:
     pid: int
 
 
+def check_name(testbed: str) -> str:
+    """The name, where it can be a testbed's: paths and cgroups are made of it, so nothing else may ever pass.
+
+    Raises:
+        TopologyError: for any other text, such as an empty one or "..".
+    """
+    if not re.fullmatch(TESTBED_NAME, testbed):
+        raise TopologyError(f"{testbed!r} is no testbed's name; `cohortnet ls` lists the testbeds")
+    return testbed
+
+
 def folder(testbed: str) -> Path:
-    """The testbed's state folder."""
-    return STATE_ROOT / testbed
+    """The testbed's state folder. Raises TopologyError for what is no name."""
+    return STATE_ROOT / check_name(testbed)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -85,13 +98,14 @@ def is_readable(testbed: str) -> bool:
 def names() -> list[str]:
     """Testbeds that have a state folder."""
     try:
-        return sorted(entry.name for entry in STATE_ROOT.iterdir() if entry.is_dir())
+        found = (entry.name for entry in STATE_ROOT.iterdir() if entry.is_dir())
+        return sorted(name for name in found if re.fullmatch(TESTBED_NAME, name))
     except FileNotFoundError:
         return []
 
 
 def _lock_path(testbed: str) -> Path:
-    return STATE_ROOT / f".{testbed}.lock"  # a testbed's name starts with a letter: never a folder's name
+    return STATE_ROOT / f".{check_name(testbed)}.lock"  # a testbed's name starts with a letter: never a folder's name
 
 
 @contextlib.contextmanager
