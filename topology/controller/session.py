@@ -43,6 +43,8 @@ class _Question:
         """What went out for it, in words, by transaction id."""
         self.entries: list[Any] = []
         self.refused = 0
+        self.errors: list[Any] | None = None
+        """A list where whoever asks wants the OpenFlow errors of its messages; else they are a trouble."""
         self.done = threading.Event()
 
 
@@ -119,6 +121,11 @@ class Session:
         with self._lock:
             question = next((q for q in self._questions.values() if error.xid in q.sent), None)
             answered = self._questions.get(error.xid)
+        if question is not None and question.errors is not None:
+            question.errors.append(error)
+            if answered is not None:
+                answered.done.set()
+            return
         if question is not None:
             question.refused += 1
             cause = question.sent[error.xid]
@@ -128,18 +135,28 @@ class Session:
 
     # Questions; any thread may ask.
 
-    def _ask(self, request: Any, before: Sequence[Message] = (), timeout_s: float = ANSWER_S) -> _Question:
+    def _ask(
+        self,
+        request: Any,
+        before: Sequence[Any] = (),
+        timeout_s: float = ANSWER_S,
+        errors: list[Any] | None = None,
+    ) -> _Question:
         """Send the messages `before` and the request in one go, wait for the reply to the request.
 
         Raises:
             SwitchSilent: where it does not come in time.
         """
-        messages = [wire.to_openflow(self.connection, message) for message in before]
+        messages = [
+            message if hasattr(message, "serialize") else wire.to_openflow(self.connection, message)
+            for message in before
+        ]
         words = [*map(_words, before), type(request).__name__]
         with self._lock:
             data, numbers = wire.serialise(self.connection, [*messages, request])
             number = numbers[-1]
             question = self._questions[number] = _Question(dict(zip(numbers, words, strict=True)))
+            question.errors = errors
         try:
             # In pieces: the socket's own time-out holds for one piece, however much there is to send.
             for start in range(0, len(data), CHUNK_BYTES):
@@ -153,6 +170,19 @@ class Session:
             with self._lock:
                 del self._questions[number]
         return question
+
+    def exchange(self, messages: Sequence[Any], timeout_s: float) -> tuple[list[Any], list[Any]]:
+        """Send os-ken messages of a REST call in one go, wait for the reply to the last.
+
+        Gives the reply's entries, and the OpenFlow errors that the messages met: they are the caller's to
+        tell, and no trouble of the controller's.
+
+        Raises:
+            SwitchSilent: where the reply does not come in time.
+        """
+        errors: list[Any] = []
+        question = self._ask(messages[-1], messages[:-1], timeout_s, errors)
+        return question.entries, errors
 
     def flow_statistics(self, ours_only: bool = False, timeout_s: float = ANSWER_S) -> list[Any]:
         """Entries of the switch's flow statistics. Raises SwitchSilent."""
@@ -209,5 +239,7 @@ class Session:
         return wanted
 
 
-def _words(message: Message) -> str:
+def _words(message: Any) -> str:
+    if not isinstance(message, Message):
+        return type(message).__name__
     return "a barrier" if isinstance(message, Barrier) else f"to {message.command} flow {message.flow}"
