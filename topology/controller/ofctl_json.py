@@ -154,7 +154,13 @@ def check_match(match: Any, path: str = "match") -> dict[str, Any]:
         if name in fields and protocol not in (6, 17):
             where = f"{path}.{name}"
             raise bad_value(where, f"{where} needs ip_proto 6 or 17 as a number", "or write tcp_src, udp_dst")
+    record(lambda recorder: recorder.send_msg(_probe(recorder, copy.deepcopy(fields))), path)
     return copy.deepcopy(fields)
+
+
+def _probe(recorder: Recorder, fields: dict[str, Any]) -> Any:
+    match = ofctl.to_match(recorder, fields)
+    return parser.OFPFlowStatsRequest(recorder, 0, 0, ofp.OFPP_ANY, ofp.OFPG_ANY, 0, 0, match)
 
 
 def _check_set_field(action: dict[str, Any], path: str) -> None:
