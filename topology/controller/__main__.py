@@ -61,6 +61,13 @@ def _arguments() -> argparse.Namespace:
         help="where REST is served (default 127.0.0.1:8080)",
     )
     parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="the token that REST's callers must know where REST is not on loopback "
+        "(else the environment variable COHORTNET_CONTROLLER_TOKEN)",
+    )
+    parser.add_argument(
         "--audit",
         type=parse_seconds,
         default=30.0,
@@ -84,19 +91,27 @@ def listen(address: tuple[str, int]) -> socket.socket:
     return sock
 
 
-def run(inventory: Path, openflow: tuple[str, int], rest: tuple[str, int], audit_s: float) -> int:
+def run(
+    inventory: Path,
+    openflow: tuple[str, int],
+    rest: tuple[str, int],
+    audit_s: float,
+    token_file: Path | None = None,
+) -> int:
     """Run the controller until SIGTERM or SIGINT; gives the exit status.
 
     Raises:
-        TopologyError: where the inventory cannot be used.
+        TopologyError: where the inventory cannot be used, or REST would be open to others without a token.
         OSError: where an address cannot be bound.
     """
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     # Heavy imports stand here, after the switches can already connect to the listening socket.
+    from topology.controller.auth import token_for
     from topology.controller.watch import load_graph
 
+    token = token_for(rest[0], token_file, os.environ)
     graph = load_graph(inventory, wait_s=INVENTORY_WAIT_S)
     sock = listen(openflow)
     from topology.controller import app
@@ -128,9 +143,9 @@ def run(inventory: Path, openflow: tuple[str, int], rest: tuple[str, int], audit
     watch.start()
     from topology.controller.rest import create_app, create_rest_server
 
-    server = create_rest_server(create_app(fleet, watch, inventory), rest)
+    server = create_rest_server(create_app(fleet, watch, inventory, token), rest)
     threading.Thread(target=server.run, name="rest", daemon=True).start()
-    LOG.info("REST on http://%s:%d", *rest)
+    LOG.info("REST on http://%s:%d, %s", *rest, "for all on loopback" if token is None else "with a token")
     ended.wait()
     LOG.info("ending; flows stay in the switches")
     watch.stop()
@@ -148,7 +163,9 @@ def main() -> int:
     for name in ("OpenFlowHandler", "ofp_event", "ForwardingApp", "waitress"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        return run(arguments.inventory, arguments.openflow, arguments.rest, arguments.audit)
+        return run(
+            arguments.inventory, arguments.openflow, arguments.rest, arguments.audit, arguments.token_file
+        )
     except TopologyError as error:
         LOG.error("%s", error)
     except OSError as error:

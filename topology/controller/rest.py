@@ -1,5 +1,5 @@
-"""The REST face: Flask routes over the fleet, served by waitress with few threads. Asks switches
-with a deadline; only `/v1/meters` changes anything.
+"""The REST face: Flask routes over the fleet, served by waitress with few threads; asks switches with a
+deadline. The routes here only read; meters and the faces of Ryu and ONOS have files of their own.
 
 Errors have one form everywhere: {"errors": [{"path", "code", "message", "hint"}]}.
 """
@@ -15,10 +15,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from waitress.server import create_server
 from werkzeug.exceptions import HTTPException
 
-from topology.controller import meters_rest, wire
+from topology.controller import auth, meters_rest, ofctl_rest, onos_rest, wire
 from topology.controller.fleet import Fleet
 from topology.controller.flows import COOKIE_OURS, COOKIE_OURS_MASK, TO_CONTROLLER
 from topology.controller.meter_scrape import MeterCollector
+from topology.controller.refused import BODY_BYTES
+from topology.controller.refused import Refused as _Refused
 from topology.controller.scrape import FleetCollector
 from topology.controller.session import SwitchSilent
 from topology.controller.view import status, topology
@@ -27,20 +29,15 @@ from topology.errors import Problem
 
 THREADS = 8
 """A call that changes meters waits for switches; those that only read must not wait for it."""
-BODY_BYTES = 1024 * 1024
-"""A thousand meters in one call take about 150 kB."""
 CONNECTIONS = 100
-CALLS = ("/v1/topology", "/v1/flows", "/v1/ports", "/v1/status", "/v1/meters", "/metrics")
-
-
-class _Refused(Exception):
-    def __init__(self, http_status: int, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.http_status, self.problem = http_status, problem
+CALLS = ("/v1/topology", "/v1/flows", "/v1/ports", "/v1/status", "/v1/meters", "/metrics", "/stats/...", "/onos/v1/...")
 
 
 def _answer(problem: Problem, http_status: int) -> tuple[Response, int]:
-    return jsonify({"errors": [problem.as_dict()]}), http_status
+    answer: dict[str, Any] = {"errors": [problem.as_dict()]}
+    if request.path.startswith(onos_rest.PREFIX):
+        answer = {"code": http_status, "message": problem.message, **answer}
+    return jsonify(answer), http_status
 
 
 def _only(*names: str) -> None:
@@ -109,11 +106,12 @@ def _flow(entry: Any, fleet: Fleet) -> dict[str, Any]:
     }
 
 
-def create_app(fleet: Fleet, watch: InventoryWatch, inventory: Path) -> Flask:
-    """The WSGI application."""
+def create_app(fleet: Fleet, watch: InventoryWatch, inventory: Path, token: str | None = None) -> Flask:
+    """The WSGI application; with a token every call has to know it."""
     app = Flask("topology.controller")
     app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    auth.protect(app, token)
     fleet.metrics.registry.register(FleetCollector(fleet))  # type: ignore[arg-type]
     meters = MeterCollector(fleet.meter_view, fleet.network.graph.testbed)
     fleet.metrics.registry.register(meters)  # type: ignore[arg-type]
@@ -184,6 +182,8 @@ def create_app(fleet: Fleet, watch: InventoryWatch, inventory: Path) -> Flask:
     app.register_blueprint(
         meters_rest.create_blueprint(fleet.metering, fleet.meter_view, fleet.has_port, fleet.trouble)
     )
+    app.register_blueprint(ofctl_rest.blueprint(fleet))
+    app.register_blueprint(onos_rest.blueprint(fleet))
     return app
 
 
