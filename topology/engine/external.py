@@ -85,7 +85,7 @@ def _why(address: str) -> str:
 
 
 def wait_until_connected(
-    plan: Plan, process: subprocess.Popen[bytes], progress: Progress, *, timeout_s: float = 30.0
+    plan: Plan, process: subprocess.Popen[bytes], progress: Progress, *, timeout_s: float = 15.0
 ) -> None:
     """Wait until every switch has a session with the controller.
 
