@@ -6,6 +6,7 @@ is refused before anything starts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from topology.errors import Problem
@@ -14,10 +15,12 @@ from topology.plan import PlannedMeter, PlannedSwitch
 from topology.units import format_rate
 
 KINDS = ("cohort", "client", "server", "address", "switch")
-LEAST_RATE_BPS = 1000
-"""OpenFlow 1.3 counts a meter's rate in whole kbit/s."""
-MOST_RATE = 2**32 - 1
-"""In kbit/s or packet/s: a band's rate has 32 bits."""
+LEAST_RATE = {"bit/s": 16_000, "packet/s": 1}
+"""Below 16 kbit/s a second of the rate holds no full Ethernet frame: nothing large would ever pass."""
+MOST_RATE = {"bit/s": 10**12, "packet/s": 10**9}
+FRAME_BITS = 1518 * 8
+MOST_BURST = {"bit/s": (2**32 - 1) * 1000, "packet/s": 2**32 - 1}
+"""OpenFlow counts kbit, and packets, in 32 bits."""
 LEAST_BURST_S = 0.5
 """A burst of 100 ms halves TCP's goodput at any rate, one of a second reaches the rate (measured)."""
 
@@ -63,8 +66,12 @@ class _Checker:
         if kind == "address":
             return self._address(path, meter)
         name = str(getattr(meter, kind))
-        known = self.cohorts if kind == "cohort" else [n for n, role in self.roles.items() if role == kind]
-        self._known(f"{path}.{kind}", name, kind, known)
+        # A node of another role (a host, background traffic) may be limited as either.
+        other = "server" if kind == "client" else "client"
+        if kind == "cohort":
+            self._known(f"{path}.{kind}", name, kind, self.cohorts)
+        elif self.roles.get(name, other) == other:
+            self._known(f"{path}.{kind}", name, kind, [n for n, role in self.roles.items() if role == kind])
         return {"kind": kind, "name": name}
 
     def _port(self, path: str, meter: Meter) -> dict[str, str | int]:
@@ -92,32 +99,39 @@ class _Checker:
     def amounts(self, path: str, meter: Meter) -> None:
         """Rate, burst and enforcement fit one another."""
         rate, unit = meter.rate
-        bits = unit == "bit/s"
-        if bits and rate < LEAST_RATE_BPS:
-            self.report(f"{path}.rate", "bad-value", f"{rate} bit/s is less than a switch can count",
-                        "write at least `1 kbit/s`")  # fmt: skip
-        elif rate / (1000 if bits else 1) > MOST_RATE:
-            self.report(f"{path}.rate", "bad-value",
-                        f"{format_rate(rate) if bits else f'{rate} packet/s'} is more than a switch can count",
-                        "leave the meter out for no limit")  # fmt: skip
-        if not bits and meter.enforce == "queue":
+        if not LEAST_RATE[unit] <= rate <= MOST_RATE[unit]:
+            self.report(f"{path}.rate", "bad-value", f"{_rate(rate, unit)} is no rate for a meter",
+                        f"from {_rate(LEAST_RATE[unit], unit)} to {_rate(MOST_RATE[unit], unit)}")  # fmt: skip
+        if unit == "packet/s" and meter.enforce == "queue":
             self.report(f"{path}.enforce", "cannot-queue", "a queue is limited in bit/s, not in packets",
                         "write `rate:` in bit/s, or `enforce: drop`")  # fmt: skip
         if meter.burst is None:
             return
         burst, counted = meter.burst
-        if counted != ("bit" if bits else "packet"):
+        least = math.ceil(LEAST_BURST_S * rate)
+        if counted != unit.removesuffix("/s"):
             self.report(f"{path}.burst", "wrong-unit", f"the burst counts {counted}s and the rate is in {unit}",
-                        f"write it in {'Mbit' if bits else 'packets'}")  # fmt: skip
-        elif burst < LEAST_BURST_S * rate:
+                        f"write it in {'Mbit' if unit == 'bit/s' else 'packets'}")  # fmt: skip
+        elif burst < least:
             self.report(f"{path}.burst", "small-burst",
                         f"a burst of {burst / rate:.3g} s of the rate keeps TCP far below the rate (100 ms halve it)",
-                        f"at least half a second: {_amount(rate / 2, bits)}; or leave it out for one second"
+                        f"at least half a second: `{_burst(least, unit)}`; or leave it out for one second"
                         )  # fmt: skip
+        elif unit == "bit/s" and burst < FRAME_BITS:
+            self.report(f"{path}.burst", "small-burst", f"a burst of {burst} bit holds no full Ethernet frame",
+                        f"at least `{FRAME_BITS} bit`")  # fmt: skip
+        elif burst > MOST_BURST[unit]:
+            self.report(f"{path}.burst", "bad-value",
+                        f"a burst of {_burst(burst, unit)} is more than a switch can count",
+                        f"at most `{_burst(MOST_BURST[unit], unit)}`")  # fmt: skip
 
 
-def _amount(burst: float, bits: bool) -> str:
-    return f"`{format_rate(round(burst)).removesuffix('/s')}`" if bits else f"`{-(-burst // 1):g} packets`"
+def _rate(rate: int, unit: str) -> str:
+    return format_rate(rate) if unit == "bit/s" else f"{rate} packet/s"
+
+
+def _burst(burst: int, unit: str) -> str:
+    return format_rate(burst).removesuffix("/s") if unit == "bit/s" else f"{burst} packets"
 
 
 def plan_meters(

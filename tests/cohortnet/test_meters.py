@@ -121,7 +121,7 @@ def inventory(kind: str, published: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def test_the_controller_is_found_by_its_published_port() -> None:
-    ports = [{"node": "mo.1", "port": 8000, "host": "127.0.0.1", "host_port": 8000},
+    ports: list[dict[str, Any]] = [{"node": "mo.1", "port": 8000, "host": "127.0.0.1", "host_port": 8000},
              {"node": None, "port": 8080, "host": "127.0.0.1", "host_port": 18080}]  # fmt: skip
     assert controller_url(inventory("builtin", ports)) == "http://127.0.0.1:18080"
     with pytest.raises(ControllerError, match="192.0.2.7:6653"):

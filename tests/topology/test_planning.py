@@ -198,7 +198,7 @@ def test_meters_of_the_file_become_bodies_for_the_controller() -> None:
         {"name": "one", "client": "fc.10", "rate": "5mbit", "burst": "5 Mbit", "enforce": "queue"},
         {"name": "srv", "server": "fed.2", "direction": "down", "rate": "500 packet/s", "burst": "250 packets"},
         {"name": "gate", "switch": "swCampus1", "port": 3, "rate": "33 Mbit/s"},
-        {"name": "board", "address": "10.0.9.9", "rate": "1 kbit/s"},
+        {"name": "board", "address": "10.0.9.9", "rate": "16 kbit/s"},
     )))  # fmt: skip
     assert [meter.as_body() for meter in plan.meters] == [
         {"name": "total", "target": {"kind": "cohort", "name": "1"}, "direction": "up", "unit": "bit/s",
@@ -210,7 +210,7 @@ def test_meters_of_the_file_become_bodies_for_the_controller() -> None:
         {"name": "gate", "target": {"kind": "port", "switch": "swCampus1", "port": 3}, "direction": "both",
          "unit": "bit/s", "rate": 33_000_000, "enforce": "auto"},
         {"name": "board", "target": {"kind": "address", "address": "10.0.9.9"}, "direction": "both",
-         "unit": "bit/s", "rate": 1000, "enforce": "auto"},
+         "unit": "bit/s", "rate": 16000, "enforce": "auto"},
     ]  # fmt: skip
     assert plan_from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
     older = {key: value for key, value in plan.as_dict().items() if key not in ("meters", "controller_address")}
