@@ -168,6 +168,10 @@ def print_raised(inventory: dict[str, Any]) -> None:
           f"({inventory['core']['datapath']} datapath), {len(inventory['cohorts'])} cohorts.")  # fmt: skip
     if inventory["unsupported"]:
         print(f"Not applied, because this kernel cannot: {', '.join(inventory['unsupported'])}.")
+    if inventory["core"]["controller"]["kind"] == "external":
+        print(f"Its switches are steered by the external controller {inventory['core']['controller']['address']}.")
+    for meter in inventory["meters"]:
+        print(f"  meter {meter['name']}: {meter['rate']} {meter['unit']} {meter['direction']}")
     for port in inventory["published"]:
         what = f"{port['node']}:{port['port']}" if port["node"] else "controller REST"
         print(f"  http://{port['host']}:{port['host_port']}  {what}")
