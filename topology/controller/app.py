@@ -97,6 +97,29 @@ class ForwardingApp(OSKenApp):
         if session is not None:
             session.on_reply(event.msg, event.msg.body, wire.is_last_part(event.msg))
 
+    @set_ev_cls(
+        [
+            ofp_event.EventOFPTableStatsReply,
+            ofp_event.EventOFPPortDescStatsReply,
+            ofp_event.EventOFPMeterStatsReply,
+            ofp_event.EventOFPMeterConfigStatsReply,
+            ofp_event.EventOFPMeterFeaturesStatsReply,
+        ],
+        MAIN_DISPATCHER,
+    )
+    @_guarded
+    def face_statistics(self, event: Any) -> None:
+        """A part of an answer that a REST face asked for."""
+        self.statistics(event)
+
+    @set_ev_cls([ofp_event.EventOFPDescStatsReply, ofp_event.EventOFPAggregateStatsReply], MAIN_DISPATCHER)
+    @_guarded
+    def face_statistic(self, event: Any) -> None:
+        """An answer that is one thing, not a list."""
+        session = self._fleet.sessions().get(event.msg.datapath.id)
+        if session is not None:
+            session.on_reply(event.msg, [event.msg.body], wire.is_last_part(event.msg))
+
 
 def start(fleet: Fleet) -> None:
     """Start os-ken's event handling for the fleet; its threads end with the process (start it from a daemon
