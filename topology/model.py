@@ -179,7 +179,7 @@ class Testbed(_Strict):
     cohorts: list[Cohort] = Field(default_factory=list)
     publish: list[Publish] | None = None
     controller: Controller = Field(default_factory=Controller)
-    meters: list[Meter] = Field(default_factory=list)
+    meters: Annotated[list[Meter], Field(max_length=5000)] = Field(default_factory=list)
     allow_unsupported: list[Unsupported] = Field(default_factory=list)
 
 
