@@ -44,8 +44,9 @@ def _dropped(entries: Sequence[Mapping[str, Any]]) -> int:
 
 
 def state(meter: Mapping[str, Any]) -> str:
-    """Which of the two ways is in force, or that none is yet."""
-    return f"{meter['in_force']}, pending" if meter.get("pending") else str(meter["in_force"])
+    """Which of the two ways is in force, that none is yet, and what stands in its way."""
+    text = f"{meter['in_force']}, pending" if meter.get("pending") else str(meter["in_force"])
+    return f"{text}: {meter['problem']}" if meter.get("problem") else text
 
 
 def meter_line(meter: Mapping[str, Any]) -> str:

@@ -297,8 +297,8 @@ def test_the_page_s_commands_work(tmp_path: Path) -> None:
     assert f"cohortnet up {own}" in parts[0] and f"cohortnet down {name}" in parts[-1]
     try:
         told = "".join(shell(f"set -e\n{part}", REPOSITORY) for part in parts)
-        wanted = ("slow.up: 20 Mbit/s up on cohort 1", "removed: slow.up, slow.down", "cohort-2.down", "campus33-swCampus3.up",
-                  "100001", "of:000000000000000a")  # fmt: skip
+        wanted = ("slow.up: 20 Mbit/s up on cohort 1", "removed: slow.up, slow.down", "cohort-2.down",
+                  "campus33-swCampus3.up", "100001", "of:000000000000000a")  # fmt: skip
         assert [text for text in wanted if text not in told] == []
         assert wait_for_none(name) == []  # the last block took the testbed down
     finally:

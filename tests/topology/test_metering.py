@@ -1,4 +1,4 @@
-"""What the testbed file takes as a meter is what the controller takes: neither finds a fault that the other overlooks."""
+"""What the testbed file takes as a meter the controller takes: neither finds a fault that the other overlooks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from topology.plan import Plan
 from topology.planning import make_plan
 
 PRESET = {"name": "x", "preset": {"cohorts": 2, "clients": 4, "campuses": 2}}
+NODES = ("fc.10", "fed.1", "mo.1", "app.1", "z")
 TARGETS: list[dict[str, Any]] = [
     *({"kind": "cohort", "name": name} for name in ("1", "2", "3")),
-    *({"kind": kind, "name": name} for kind in ("client", "server") for name in ("fc.10", "fed.1", "mo.1", "app.1", "z")),
-    *({"kind": "port", "switch": switch, "port": port} for switch in ("swCampus1", "nowhere") for port in (1, 3, 4, 999)),
+    *({"kind": kind, "name": name} for kind in ("client", "server") for name in NODES),
+    *({"kind": "port", "switch": switch, "port": port} for switch in ("swCampus1", "nowhere") for port in (1, 3, 4)),
     *({"kind": "address", "address": address} for address in ("10.0.1.10", "10.0.9.9")),
 ]
 RATES = ["15 kbit/s", "16 kbit/s", "20 Mbit/s", "100mbit", "1000 Gbit/s", "1001 Gbit/s", "1 packet/s", "500 packet/s",
          "1000000000 packet/s", "1000000001 packet/s", "0.5 packet/s", "20", "20 MB/s", "0 bit/s", ""]  # fmt: skip
-BURSTS = [None, None, "8 kbit", "12 kbit", "13 kbit", "9999999 bit", "10 Mbit", "250 packets", "249 packet", "5000 Gbit",
-          "10 Mbit/s", "1 MB", "5000000000 packets"]  # fmt: skip
+BURSTS = [None, None, "8 kbit", "12 kbit", "13 kbit", "9999999 bit", "10 Mbit", "250 packets", "249 packet",
+          "5000 Gbit", "10 Mbit/s", "1 MB", "5000000000 packets"]  # fmt: skip
 
 
 def written(target: dict[str, Any]) -> dict[str, Any]:
