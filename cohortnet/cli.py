@@ -17,6 +17,7 @@ import typer
 
 from cohortnet.choose import Choice, choose_testbed
 from cohortnet.cli_intents import intent_app
+from cohortnet.cli_meters import meter_app, show_app
 from cohortnet.cli_runs import runs_app
 from cohortnet.progress import Progress
 from cohortnet.terminal import (
@@ -35,6 +36,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
                   help="Real federated learning over networks that you design.")  # fmt: skip
 app.add_typer(intent_app, name="intent")
 app.add_typer(runs_app, name="runs")
+app.add_typer(meter_app, name="meter")
+app.add_typer(show_app, name="show")
 
 FileArgument = Annotated[Path | None, typer.Argument(help="Testbed file (YAML); leave it out for the preset.")]
 PresetOption = Annotated[str | None, typer.Option("--preset", help="A ready-made topology: factory-satellite.")]
@@ -173,6 +176,10 @@ def print_raised(inventory: dict[str, Any]) -> None:
           f"({inventory['core']['datapath']} datapath), {len(inventory['cohorts'])} cohorts.")  # fmt: skip
     if inventory["unsupported"]:
         print(f"Not applied, because this kernel cannot: {', '.join(inventory['unsupported'])}.")
+    if inventory["core"]["controller"]["kind"] == "external":
+        print(f"Its switches are steered by the external controller {inventory['core']['controller']['address']}.")
+    for meter in inventory["meters"]:
+        print(f"  meter {meter['name']}: {meter['rate']} {meter['unit']} {meter['direction']}")
     for port in inventory["published"]:
         what = f"{port['node']}:{port['port']}" if port["node"] else "controller REST"
         print(f"  http://{port['host']}:{port['host_port']}  {what}")

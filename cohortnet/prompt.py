@@ -12,12 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import requests
+import click
+import typer
 from rich.console import Console
 
 from cohortnet import show
+from cohortnet.cli_meters import meter_app, show_app
+from cohortnet.controller_client import Controller, controller_url
 from cohortnet.orchestrator import Orchestrator, OrchestratorError, edge_url
 from cohortnet.probe import ping_all, tcp_goodput
+from cohortnet.show_controller import meter_table
 from topology.engine import execution, links
 from topology.errors import TopologyError
 from topology.units import format_rate
@@ -140,20 +144,26 @@ class Prompt(cmd.Cmd):
 
     def do_meters(self, _: str) -> None:
         """meters: list the meters in force."""
-        if self.inventory["core"]["controller"]["kind"] != "builtin":
-            self.console.print("this testbed has no controller of ours, so no meters")
-            return
-        published = next(p for p in self.inventory["published"] if p["node"] is None)
-        url = f"http://{published['host']}:{published['host_port']}/v1/meters"
-        with requests.Session() as session:
-            session.trust_env = False
-            answer = session.get(url, timeout=(3.0, 10.0))
-        if answer.status_code == 200:
-            meters = answer.json().get("meters", [])
-            self.console.print(f"{len(meters)} meters" + "".join(f"\n  {meter}" for meter in meters))
-        else:
-            errors = answer.json().get("errors") or [{"message": f"status {answer.status_code}"}]
-            self.console.print(f"no meters: {errors[0]['message']}")
+        self.console.print(meter_table(Controller(controller_url(self.inventory)).meters()))
+
+    def do_meter(self, line: str) -> None:
+        """meter set|show|rm ...: as `cohortnet meter`, e.g. meter set lab --cohort 1 --up 20mbit --down 50mbit"""
+        self._as_typed(meter_app, "meter", line)
+
+    def do_show(self, line: str) -> None:
+        """show flows|meters|ports [--switch S]: what the switches have now"""
+        self._as_typed(show_app, "show", line)
+
+    def _as_typed(self, commands: typer.Typer, name: str, line: str) -> None:
+        words = shlex.split(line)
+        if words and "--help" not in words:
+            words += ["--testbed", self.inventory["testbed"]]
+        try:
+            typer.main.get_command(commands).main(words or ["--help"], prog_name=name, standalone_mode=False)
+        except click.ClickException as error:  # what the command line would say of wrong options
+            raise ValueError(error.format_message()) from None
+        except click.exceptions.Exit:
+            return  # the command has said why
 
     def do_exit(self, _: str) -> bool:
         """exit: leave the prompt; the testbed is removed."""

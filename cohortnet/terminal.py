@@ -30,6 +30,7 @@ def fail(message: str, status: int = 1) -> None:
 @contextmanager
 def reported(as_json: bool = False) -> Iterator[None]:
     """Turn our errors into messages and exit statuses."""
+    from cohortnet.controller_client import ControllerError
     from cohortnet.orchestrator import OrchestratorError
 
     try:
@@ -37,7 +38,7 @@ def reported(as_json: bool = False) -> Iterator[None]:
     except TestbedProblems as error:
         report_problems(error.problems, as_json)
         raise typer.Exit(2) from None
-    except OrchestratorError as error:
+    except (OrchestratorError, ControllerError) as error:
         if as_json:
             print(json.dumps({"errors": error.errors or [{"message": str(error)}]}))
         fail(str(error), 2 if error.status is not None and 400 <= error.status < 500 else 1)

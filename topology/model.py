@@ -6,7 +6,7 @@ Cross references (does the link's node exist?) are checked in `topology.plan`, w
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from topology.errors import Problem, TestbedProblems
-from topology.units import parse_fraction, parse_rate, parse_size, parse_time
+from topology.units import parse_burst, parse_fraction, parse_meter_rate, parse_rate, parse_size, parse_time
 
 Rate = Annotated[int, BeforeValidator(parse_rate)]
 Time = Annotated[float, BeforeValidator(parse_time)]
@@ -103,11 +103,51 @@ class Publish(_Strict):
     host_port: Annotated[int, Field(ge=1, le=65535)]
 
 
-class Controller(_Strict):
-    """Who steers the switches: our own controller, or none (each switch learns addresses by itself)."""
+def _parse_controller(value: object) -> str:
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"{value!r} is no address of a controller; write IP:PORT, such as '192.0.2.7:6653'")
+    try:
+        address = ip_address(host.removeprefix("[").removesuffix("]") if host.startswith("[") else host)
+    except ValueError:
+        raise ValueError(f"{value!r}: {host!r} is no IP address; write IP:PORT, such as '192.0.2.7:6653'") from None
+    if address.is_unspecified or address.is_multicast:
+        raise ValueError(f"{value!r}: {host!r} is no address of one machine; write IP:PORT, such as '192.0.2.7:6653'")
+    return f"[{address}]:{int(port)}" if address.version == 6 else f"{address}:{int(port)}"
 
-    kind: Literal["builtin", "none"] = "builtin"
+
+class Controller(_Strict):
+    """Who steers the switches: our own controller, any OpenFlow 1.3 controller that this machine reaches at `address`,
+    or none (each switch learns addresses by itself).
+    """
+
+    kind: Literal["builtin", "external", "none"] = "builtin"
+    address: Annotated[str, BeforeValidator(_parse_controller)] | None = None
     rest_host_port: Annotated[int, Field(ge=1, le=65535)] = 8080
+
+
+def _name_of_cohort(value: object) -> object:
+    # The presets' cohorts are called "1", "2", ...: who forgets the quotes means the same.
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class Meter(_Strict):
+    """A limit in force from the start: exactly one of `cohort`, `client`, `server`, `address`, or `switch` with `port`.
+
+    `up` is the direction from client to server. `rate` carries its unit (bit/s or packet/s), `burst` what it counts.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+    cohort: Annotated[str, BeforeValidator(_name_of_cohort)] | None = None
+    client: str | None = None
+    server: str | None = None
+    switch: str | None = None
+    port: Annotated[int, Field(ge=1, lt=0xFFFFFF00)] | None = None
+    address: Annotated[IPv4Address, Field(strict=False)] | None = None
+    direction: Literal["up", "down", "both"] = "both"
+    rate: Annotated[tuple[int, str], BeforeValidator(parse_meter_rate)]
+    burst: Annotated[tuple[int, str], BeforeValidator(parse_burst)] | None = None
+    enforce: Literal["auto", "drop", "queue"] = "auto"
 
 
 class Preset(_Strict):
@@ -139,6 +179,7 @@ class Testbed(_Strict):
     cohorts: list[Cohort] = Field(default_factory=list)
     publish: list[Publish] | None = None
     controller: Controller = Field(default_factory=Controller)
+    meters: Annotated[list[Meter], Field(max_length=5000)] = Field(default_factory=list)
     allow_unsupported: list[Unsupported] = Field(default_factory=list)
 
 

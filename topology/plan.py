@@ -129,6 +129,28 @@ class PublishedPort:
 
 
 @dataclass(frozen=True)
+class PlannedMeter:
+    """A limit that is in force from the start. `rate` in `unit` ("bit/s" or "packet/s"), `burst` in bits or packets,
+    None for one second of the rate; `target` is what the controller's REST calls so (docs/architecture.md).
+    """
+
+    name: str
+    target: dict[str, str | int]
+    direction: str
+    unit: str
+    rate: int
+    burst: int | None
+    enforce: str
+
+    def as_body(self) -> dict[str, Any]:
+        """The meter as the controller's REST takes it, with its name."""
+        body = asdict(self)
+        if self.burst is None:
+            del body["burst"]
+        return body
+
+
+@dataclass(frozen=True)
 class Plan:
     """A whole testbed, ready to be made."""
 
@@ -147,6 +169,16 @@ class Plan:
     cohorts: tuple[PlannedCohort, ...]
     published: tuple[PublishedPort, ...]
     allow_unsupported: tuple[str, ...]
+    meters: tuple[PlannedMeter, ...] = ()
+    controller_address: str | None = None
+    """Where an external controller listens, `IP:PORT` as this machine reaches it."""
+
+    @property
+    def fail_mode(self) -> str:
+        """What a switch does without its controller: "secure" keeps its flows and meters and learns nothing by itself,
+        "standalone" is a learning switch.
+        """
+        return "standalone" if self.controller == "none" else "secure"
 
     @property
     def state(self) -> Path:
@@ -209,5 +241,7 @@ def plan_from_dict(data: dict[str, Any]) -> Plan:
     )
     cohorts = tuple(PlannedCohort(**{**item, "clients": tuple(item["clients"])}) for item in data["cohorts"])
     published = tuple(PublishedPort(**item) for item in data["published"])
-    lists = {"nodes": nodes, "switches": switches, "links": links, "cohorts": cohorts, "published": published}
+    meters = tuple(PlannedMeter(**item) for item in data.get("meters", ()))
+    lists = {"nodes": nodes, "switches": switches, "links": links, "cohorts": cohorts, "published": published,
+             "meters": meters}  # fmt: skip
     return Plan(**{**data, **lists, "allow_unsupported": tuple(data["allow_unsupported"])})

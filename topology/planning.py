@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
-from topology import presets
+from topology import metering, presets
 from topology.errors import Problem, TestbedProblems
 from topology.model import Cohort, Limits, Link, Node, Publish, Shaping, Switch, Testbed
 from topology.plan import (
@@ -212,6 +212,7 @@ class _Planner:
         for index, entry in enumerate(self.publish):
             if entry.node not in self.node_names:
                 self.report(f"publish[{index}].node", "unknown-node", f"no node is called {entry.node!r}")
+        self._check_controller()
         taken: dict[int, str] = {}
         if self.testbed.controller.kind == "builtin":
             taken[self.testbed.controller.rest_host_port] = "controller.rest_host_port"
@@ -224,6 +225,20 @@ class _Planner:
                     "choose another",
                 )
             taken[entry.host_port] = f"publish[{index}]"
+
+    def _check_controller(self) -> None:
+        controller = self.testbed.controller
+        kind = controller.kind
+        if kind == "external" and controller.address is None:
+            self.report("controller.address", "missing-key", "an external controller needs its address",
+                        "add `address: 192.0.2.7:6653`, as this machine reaches it")  # fmt: skip
+        if kind != "external" and controller.address is not None:
+            self.report("controller.address", "contradiction", f"`kind: {kind}` has no address",
+                        "write `kind: external`, or leave `address` out")  # fmt: skip
+        if kind != "builtin" and "rest_host_port" in controller.model_fields_set:
+            self.report("controller.rest_host_port", "contradiction",
+                        f"with `kind: {kind}` there is no controller of ours whose REST could be published",
+                        "leave it out")  # fmt: skip
 
     def datapath_ids(self) -> dict[str, int]:
         given = {s.name: s.datapath_id for s in self.switches if s.datapath_id is not None}
@@ -301,9 +316,11 @@ class _Planner:
         addresses = self.addresses()
         management, management_host, management_addresses = self.management()
         self.management_network = str(management)
+        links, switches = self._links_and_switches(ids)
+        meters, wrong = metering.plan_meters(self.testbed, self.nodes, self.cohorts, switches)
+        self.problems += wrong
         if self.problems:
             raise TestbedProblems(self.problems)
-        links, switches = self._links_and_switches(ids)
         nodes = self._nodes(
             addresses, dict(zip((n.name for n in self.nodes), management_addresses, strict=True)), links
         )
@@ -327,6 +344,8 @@ class _Planner:
             cohorts=tuple(PlannedCohort(c.name, c.server, tuple(c.clients)) for c in self.cohorts),
             published=tuple(published),
             allow_unsupported=tuple(dict.fromkeys(self.testbed.allow_unsupported)),
+            meters=meters,
+            controller_address=self.testbed.controller.address,
         )
 
     def _links_and_switches(self, ids: dict[str, int]) -> tuple[list[PlannedLink], list[PlannedSwitch]]:

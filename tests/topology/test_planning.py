@@ -198,3 +198,117 @@ def test_long_names_get_short_stable_interfaces() -> None:
     assert short_interface("swCampus1-eth10") == "swCampus1-eth10"
     short = short_interface("swCampus10-eth10")
     assert len(short) <= 15 and short == short_interface("swCampus10-eth10") != short_interface("swCampus10-eth11")
+
+
+def metered(*meters: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"name": "x", "preset": {"cohorts": 2, "clients": 4, "campuses": 2}, "meters": list(meters), **more}
+
+
+def test_meters_of_the_file_become_bodies_for_the_controller() -> None:
+    plan = make_plan(parse_testbed(metered(
+        {"name": "total", "cohort": 1, "direction": "up", "rate": "20 Mbit/s"},
+        {"name": "one", "client": "fc.10", "rate": "5mbit", "burst": "5 Mbit", "enforce": "queue"},
+        {"name": "srv", "server": "fed.2", "direction": "down", "rate": "500 packet/s", "burst": "250 packets"},
+        {"name": "gate", "switch": "swCampus1", "port": 3, "rate": "33 Mbit/s"},
+        {"name": "board", "address": "10.0.9.9", "rate": "16 kbit/s"},
+    )))  # fmt: skip
+    assert [meter.as_body() for meter in plan.meters] == [
+        {"name": "total", "target": {"kind": "cohort", "name": "1"}, "direction": "up", "unit": "bit/s",
+         "rate": 20_000_000, "enforce": "auto"},
+        {"name": "one", "target": {"kind": "client", "name": "fc.10"}, "direction": "both", "unit": "bit/s",
+         "rate": 5_000_000, "burst": 5_000_000, "enforce": "queue"},
+        {"name": "srv", "target": {"kind": "server", "name": "fed.2"}, "direction": "down", "unit": "packet/s",
+         "rate": 500, "burst": 250, "enforce": "auto"},
+        {"name": "gate", "target": {"kind": "port", "switch": "swCampus1", "port": 3}, "direction": "both",
+         "unit": "bit/s", "rate": 33_000_000, "enforce": "auto"},
+        {"name": "board", "target": {"kind": "address", "address": "10.0.9.9"}, "direction": "both",
+         "unit": "bit/s", "rate": 16000, "enforce": "auto"},
+    ]  # fmt: skip
+    assert plan_from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
+    older = {key: value for key, value in plan.as_dict().items() if key not in ("meters", "controller_address")}
+    assert plan_from_dict(json.loads(json.dumps(older))).meters == ()
+
+
+def test_every_problem_of_the_meters_is_reported_at_once() -> None:
+    rate = "20 Mbit/s"
+    assert problems(metered(
+        {"name": "a", "cohort": "9", "rate": rate},
+        {"name": "a", "client": "fed.1", "rate": rate},
+        {"name": "b", "server": "fed.1", "client": "fc.10", "rate": rate},
+        {"name": "c", "rate": rate},
+        {"name": "d", "switch": "swCampus1", "port": 9, "rate": rate},
+        {"name": "e", "switch": "nowhere", "rate": rate},
+        {"name": "f", "port": 2, "rate": rate},
+        {"name": "g", "address": "192.168.1.1", "rate": rate},
+        {"name": "h", "client": "fc.10", "rate": "500 packet/s", "enforce": "queue"},
+        {"name": "i", "client": "fc.11", "rate": rate, "burst": "9.9 Mbit"},
+        {"name": "j", "client": "fc.12", "rate": rate, "burst": "500 packets"},
+        {"name": "k", "client": "fc.13", "rate": "999 bit/s"},
+        {"name": "l", "cohort": "1", "direction": "up", "rate": rate},
+        {"name": "m", "cohort": "1", "direction": "down", "rate": rate},
+        {"name": "n", "cohort": "1", "rate": rate},
+        links=[{"a": "ghost", "b": "satsw11"}],
+    )) == {
+        "links[0].a": "unknown-node",
+        "meters[0].cohort": "unknown-cohort",
+        "meters[1].name": "duplicate-name",
+        "meters[1].client": "unknown-client",
+        "meters[2]": "one-target",
+        "meters[3]": "one-target",
+        "meters[4].port": "unknown-port",
+        "meters[5].switch": "unknown-switch",
+        "meters[5].port": "missing-key",
+        "meters[6].port": "missing-key",
+        "meters[7].address": "outside-pool",
+        "meters[8].enforce": "cannot-queue",
+        "meters[9].burst": "small-burst",
+        "meters[10].burst": "wrong-unit",
+        "meters[11].rate": "bad-value",
+        "meters[14]": "limited-twice",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "code"),
+    [
+        ({"rate": "20"}, "meters[0].rate", "bad-value"),
+        ({"rate": 20}, "meters[0].rate", "bad-value"),
+        ({"rate": "20 Mbps"}, "meters[0].rate", "bad-value"),
+        ({"rate": "0.5 packet/s"}, "meters[0].rate", "bad-value"),
+        ({"burst": "20 Mbit/s"}, "meters[0].burst", "bad-value"),
+        ({"direction": "sideways"}, "meters[0].direction", "bad-value"),
+        ({"enforce": "please"}, "meters[0].enforce", "bad-value"),
+        ({"name": "-x"}, "meters[0].name", "bad-value"),
+        ({"port": 0}, "meters[0].port", "bad-value"),
+        ({"colour": "red"}, "meters[0].colour", "unknown-key"),
+    ],
+)
+def test_wrong_values_of_a_meter_are_named_with_their_path(change: dict[str, Any], path: str, code: str) -> None:
+    meter = {"name": "a", "cohort": "1", "rate": "20 Mbit/s", **change}
+    assert problems(metered(meter)) == {path: code}
+
+
+@pytest.mark.parametrize(
+    ("controller", "found"),
+    [
+        ({"kind": "external"}, {"controller.address": "missing-key"}),
+        ({"kind": "none", "address": "192.0.2.7:6653"}, {"controller.address": "contradiction"}),
+        ({"kind": "external", "address": "192.0.2.7:6653", "rest_host_port": 8080},
+         {"controller.rest_host_port": "contradiction"}),
+        *(({"kind": "external", "address": address}, {"controller.address": "bad-value"})
+          for address in ("192.0.2.7", "192.0.2.7:0", "192.0.2.7:65536", "controller:6653", "0.0.0.0:6653", ":6653",
+                          "2001:db8::7:6653x", 6653)),
+    ],
+)  # fmt: skip
+def test_wrong_controllers_are_named(controller: dict[str, Any], found: dict[str, str]) -> None:
+    assert problems({"name": "x", "preset": {}, "controller": controller}) == found
+
+
+def test_an_external_controller_is_planned_without_rest_and_without_meters() -> None:
+    for written, planned in (("192.0.2.7:6653", "192.0.2.7:6653"), ("[2001:DB8::7]:6653", "[2001:db8::7]:6653")):
+        data = {"name": "x", "preset": {}, "controller": {"kind": "external", "address": written}}
+        plan = make_plan(parse_testbed(data))
+        assert (plan.controller, plan.controller_address, plan.fail_mode) == ("external", planned, "secure")
+        assert [port for port in plan.published if port.node is None] == []
+    meters = [{"name": "a", "cohort": "1", "rate": "20 Mbit/s"}]
+    assert problems({**data, "meters": meters}) == {"meters": "no-controller"}

@@ -25,6 +25,7 @@ from topology.capabilities import Capabilities, capabilities
 from topology.engine import (
     cgroups,
     daemons,
+    external,
     links,
     management,
     namespaces,
@@ -148,6 +149,7 @@ class _Raising:
         self.tso = self.datapath == "netdev" and openvswitch.supports_tso(found.ovs_version)
         self.notes: list[str] = []
         self.controller: subprocess.Popen[bytes] | None = None
+        self.external: subprocess.Popen[bytes] | None = None
 
     def run(self, before_nodes_start: BeforeNodes | None) -> dict[str, Any]:
         plan, timings = self.plan, self.timings
@@ -186,6 +188,9 @@ class _Raising:
         if self.controller is not None:
             with timings.step("controller"):
                 daemons.wait_for_controller(plan, self.controller, self.progress)
+        if self.external is not None:
+            with timings.step("controller"):
+                external.wait_until_connected(plan, self.external, self.progress)
         state.mark_up(plan)
         inventory = self._inventory(facts, up=True)
         timings.write(plan.state / "timings.json")
@@ -196,7 +201,9 @@ class _Raising:
         with self.timings.step("core"):
             namespaces.create(self.plan.core_namespace)
             links.prepare_core(self.core)
-            if self.plan.controller != "none":  # it spends its first second on imports: meanwhile the rest is made
+            if self.plan.controller == "external":
+                self.external = external.start(self.plan)
+            elif self.plan.controller == "builtin":  # it spends its first second on imports: meanwhile the rest is made
                 self.controller = daemons.start_controller(self.plan)
             openvswitch.start(self.plan, tso=self.tso)
 

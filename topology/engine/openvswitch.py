@@ -120,7 +120,7 @@ def bridge_operations(plan: Plan, datapath: str) -> list[dict[str, Any]]:
             ports.append(["named-uuid", f"p{number}_{position}"])
         row = {
             "name": switch.bridge, "datapath_type": datapath, "ports": ["set", ports],
-            "protocols": ["set", ["OpenFlow13"]], "fail_mode": "standalone" if plan.controller == "none" else "secure",
+            "protocols": ["set", ["OpenFlow13"]], "fail_mode": plan.fail_mode,
             "other_config": ["map", [["datapath-id", f"{switch.datapath_id:016x}"], ["disable-in-band", "true"]]],
             "external_ids": ["map", [["cohortnet.testbed", plan.testbed]]],
         }  # fmt: skip

@@ -1,9 +1,11 @@
-"""Published ports, the process: relays TCP from 127.0.0.1 of the host into the namespaces of nodes.
+"""Published ports, the process: relays TCP from 127.0.0.1 of the host into the namespaces of nodes, and from the core
+namespace to an external controller.
 
 Executed as a script with the standard library only. Reads one JSON object from stdin: `{"inventory": path, "ports":
-[{"fd", "node", "port", "host_port"}]}`; `fd` is a listening socket that it inherited, a node of null is the core
-namespace. Only the outgoing socket is made within the namespace (a socket stays where it was made). Bytes are handed on
-as they come, each direction ends by itself.
+[{"fd", "node", "port", "host_port"}], "forwards": [{"fd", "host", "port"}]}`. `fd` is a listening socket that it
+inherited, a node of null is the core namespace. For `ports` only the outgoing socket is made within the namespace (a
+socket stays where it was made); the `fd` of `forwards` listens in the core namespace, and the outgoing socket is made
+here. Bytes are handed on as they come, each direction ends by itself.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,9 @@ CONNECT_TIMEOUT_S = 10.0
 _CHUNK = 1 << 16
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+Connect = Callable[[], Awaitable[socket.socket]]
 
 
 class Targets:
@@ -72,15 +78,39 @@ class Proxy:
     async def serve(self, listening: socket.socket, node: str | None, port: int) -> None:
         """Accept for ever."""
 
+        async def connect() -> socket.socket:
+            return await self._connect(node, port)
+
+        await self._accept(listening, connect, f"{node or 'core'}:{port}")
+
+    async def forward(self, listening: socket.socket, host: str, port: int) -> None:
+        """Accept for ever, and carry on to an address that this process's own namespace reaches."""
+
+        async def connect() -> socket.socket:
+            made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+            made.setblocking(False)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                await asyncio.wait_for(
+                    asyncio.get_running_loop().sock_connect(made, (host, port)), CONNECT_TIMEOUT_S
+                )
+            except (TimeoutError, OSError) as error:
+                made.close()
+                raise OSError(error.args[1] if len(error.args) > 1 else "no answer") from error
+            return made
+
+        await self._accept(listening, connect, f"controller {host}:{port}")
+
+    async def _accept(self, listening: socket.socket, connect: Connect, what: str) -> None:
         async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             if self._connections >= MOST_CONNECTIONS:
                 writer.transport.abort()
                 return
             self._connections += 1
             try:
-                await self._relay(reader, writer, node, port)
+                await self._relay(reader, writer, connect)
             except OSError as error:
-                print(f"{node or 'core'}:{port}: {error}", flush=True)
+                print(f"{what}: {error}", flush=True)
                 writer.transport.abort()
             finally:
                 self._connections -= 1
@@ -106,9 +136,9 @@ class Proxy:
         raise failure
 
     async def _relay(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, node: str | None, port: int
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connect: Connect
     ) -> None:
-        inner_reader, inner_writer = await asyncio.open_connection(sock=await self._connect(node, port), limit=_CHUNK)
+        inner_reader, inner_writer = await asyncio.open_connection(sock=await connect(), limit=_CHUNK)
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         both = [asyncio.ensure_future(_copy(reader, inner_writer)), asyncio.ensure_future(_copy(inner_reader, writer))]
         try:
@@ -135,9 +165,14 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def _main() -> None:
     request = json.load(sys.stdin)
     proxy = Proxy(Targets(Path(request["inventory"])))
-    await asyncio.gather(*(
+    serving = [
         proxy.serve(socket.socket(fileno=port["fd"]), port["node"], port["port"]) for port in request["ports"]
-    ))  # fmt: skip
+    ]
+    serving += [
+        proxy.forward(socket.socket(fileno=item["fd"]), item["host"], item["port"])
+        for item in request.get("forwards", ())
+    ]
+    await asyncio.gather(*serving)
 
 
 if __name__ == "__main__":
