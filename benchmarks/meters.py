@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from topology.doctor import capabilities  # noqa: E402
 from topology.engine import engine, execution  # noqa: E402
 from topology.model import parse_testbed  # noqa: E402
+from topology.plan import Shape  # noqa: E402
 from topology.planning import make_plan  # noqa: E402
 
 SERVER, FIRST_PORT = "fed.1", 5400
@@ -50,14 +52,20 @@ SAMPLER = (
 
 
 @contextmanager
-def raised(name: str, clients: int, campuses: int, rest_port: int) -> Iterator[dict[str, Any]]:
-    """The preset with one cohort, network only (no agents), with cubic in every node; removed at the end."""
+def raised(name: str, clients: int, campuses: int, rest_port: int, *, shaped: bool = True) -> Iterator[dict[str, Any]]:
+    """The preset with one cohort, network only (no agents), with cubic in every node; removed at the end.
+
+    Without `shaped` its links have no rate and no delay: what limits a flow is then the forwarding itself.
+    """
     allowed = [] if capabilities().netem else ["delay"]
     testbed = parse_testbed({
         "name": name, "runtime": "namespace", "allow_unsupported": allowed, "publish": [],
         "preset": {"cohorts": 1, "clients": clients, "campuses": campuses}, "controller": {"rest_host_port": rest_port},
     })  # fmt: skip
-    inventory = engine.raise_testbed(make_plan(testbed))
+    plan = make_plan(testbed)
+    if not shaped:
+        plan = replace(plan, links=tuple(replace(link, a_to_b=Shape(), b_to_a=Shape()) for link in plan.links))
+    inventory = engine.raise_testbed(plan)
     try:
         with ThreadPoolExecutor(8) as pool:
             command = ["sysctl", "-q", "-w", "net.ipv4.tcp_congestion_control=cubic"]
@@ -198,7 +206,7 @@ def rss_mib(inventory: Mapping[str, Any]) -> float:
 
 def scale(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """1,000 meters: how long they take to set, what they cost forwarding, what the controller needs for them."""
-    with raised("bench-scale", 500, 10, arguments.port) as inventory:
+    with raised("bench-scale", 500, 10, arguments.port, shaped=False) as inventory:
         meters = Meters(arguments.port)
         clients = next(cohort["clients"] for cohort in inventory["cohorts"])
         bodies = [{"name": f"{c}.{d}", "target": {"kind": "client", "name": c}, "direction": d, "rate": 400_000_000,

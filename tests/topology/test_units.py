@@ -17,7 +17,7 @@ def test_rates_are_read_as_bits_per_second(text: str, rate_bps: int) -> None:
     assert units.parse_rate(text) == rate_bps
 
 
-REFUSED = ["20", 20, "20 Mbps", "20 MB/s", "-5 Mbit/s", "0 bit/s", "1 bit/s", "9999 Gbit/s", "", None, True, "1e3 bit/s"]
+REFUSED = ["20", 20, "20 Mbps", "20 MB/s", "-5 Mbit/s", "0 bit/s", "1 bit/s", "9999 Gbit/s", None, True, "1e3 bit/s"]
 
 
 @pytest.mark.parametrize("value", REFUSED)
