@@ -21,6 +21,7 @@ _RATES = {
     "mbit": 10**6,
     "gbit": 10**9,
 }
+_PACKET_RATES = ("packet/s", "packets/s")
 _TIMES = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 _SIZES = {
     "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30,
@@ -50,6 +51,33 @@ def parse_rate(value: object) -> int:
     if number < 1:
         raise ValueError(f"{value!r}: a rate is at least 1 bit/s; leave the key out for an unlimited link")
     return round(number)
+
+
+def parse_meter_rate(value: object) -> tuple[int, str]:
+    """A meter's rate with its unit: "20 Mbit/s" -> (20000000, "bit/s"), "500 packet/s" -> (500, "packet/s")."""
+    number, unit = _split(value, "a meter's rate", "20 Mbit/s")
+    if unit.lower() not in _PACKET_RATES:
+        try:
+            return parse_rate(value), "bit/s"
+        except ValueError as error:
+            raise ValueError(f"{error}; or packets, as in '500 packet/s'") from None
+    if number < 1 or number != int(number):
+        raise ValueError(f"{value!r}: packets are counted whole, at least '1 packet/s'")
+    return int(number), "packet/s"
+
+
+def parse_burst(value: object) -> tuple[int, str]:
+    """A meter's burst with what it counts: "10 Mbit" -> (10000000, "bit"), "500 packets" -> (500, "packet")."""
+    number, unit = _split(value, "a burst", "10 Mbit")
+    word = unit.lower()
+    if word in ("packet", "packets"):
+        if number < 1 or number != int(number):
+            raise ValueError(f"{value!r}: packets are counted whole, at least '1 packet'")
+        return int(number), "packet"
+    if word.endswith("/s") or word not in _RATES:
+        raise ValueError(f"{value!r}: unknown unit {unit!r}; a burst is counted in bit, kbit, Mbit, Gbit, as in "
+                         "'10 Mbit', or in packets, as in '500 packets'")  # fmt: skip
+    return round(number * _RATES[word]), "bit"
 
 
 def parse_time(value: object) -> float:

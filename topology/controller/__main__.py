@@ -117,10 +117,15 @@ def run(
     from topology.controller import app
     from topology.controller.connection import Listener
     from topology.controller.fleet import Fleet
+    from topology.controller.meterbook import FILE, open_book
     from topology.controller.metrics import Metrics
     from topology.controller.watch import InventoryWatch
 
-    fleet = Fleet(graph, Metrics(), audit_s)
+    book, problems = open_book(graph, Path(graph.inventory["paths"]["state"]) / FILE)
+    fleet = Fleet(graph, Metrics(), book, audit_s)
+    for problem in problems:
+        fleet.trouble(problem)
+    fleet.queues.start()
     # os-ken cannot end its threads; threads started by a daemon thread are daemons, and end with the process.
     starter = threading.Thread(target=app.start, args=(fleet,), name="os-ken", daemon=True)
     starter.start()

@@ -15,10 +15,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from topology.controller import wire
-from topology.controller.flows import Flow
+from topology.controller.flows import Contents, Flow
 from topology.controller.graph import Graph
+from topology.controller.meter_view import MeterView
+from topology.controller.meterbook import MeterBook
+from topology.controller.metering import Metering
+from topology.controller.meterplan import MeterPlan
 from topology.controller.metrics import Metrics
 from topology.controller.network import MAXIMUM_BOARDS, Network, PortState
+from topology.controller.queuekeeper import QueueKeeper
 from topology.controller.session import Session, SwitchSilent
 
 LOG = logging.getLogger("controller")
@@ -44,9 +49,19 @@ class Trouble:
 class Fleet:
     """Every connected switch, known to the inventory or not."""
 
-    def __init__(self, graph: Graph, metrics: Metrics, audit_s: float = 30.0) -> None:
+    def __init__(self, graph: Graph, metrics: Metrics, book: MeterBook, audit_s: float = 30.0) -> None:
         self._audit_s = audit_s
         self.network = Network(graph)
+        self.meters = MeterPlan(self.network, book)
+        self.queues = QueueKeeper(
+            lambda: self.meters.layout().limits,
+            lambda: self.network.graph.inventory,
+            book.path.with_name("queued"),
+            self.trouble,
+            audit_s,
+        )
+        self.metering = Metering(self.meters, self.queues, self.sessions)
+        self.meter_view = MeterView(self.metering, self.sessions)
         self.metrics = metrics
         self.started = time.time()
         self.troubles: deque[Trouble] = deque(maxlen=100)
@@ -73,9 +88,22 @@ class Fleet:
         return switch.name if switch else f"datapath {datapath_id:#x}"
 
     def wake_all(self) -> None:
-        """What switches should have may have changed."""
+        """What switches and queues should have may have changed."""
         for session in self.sessions().values():
             session.wake()
+        self.queues.wake()
+
+    def has_port(self, datapath_id: int, number: int) -> bool:
+        """Whether the switch said that it has that port."""
+        return self.network.port(datapath_id, number) is not None
+
+    def contents(self, datapath_id: int) -> Contents | None:
+        """What that switch should have; None where the inventory does not know it."""
+        flows = self.network.flows(datapath_id)
+        if flows is None:
+            return None
+        metered = self.meters.contents(datapath_id)
+        return Contents((*flows, *metered.flows), metered.meters)
 
     # Events.
 
@@ -85,8 +113,8 @@ class Fleet:
         session = Session(
             connection,
             name,
-            wanted=lambda: self.network.flows(datapath_id),
-            on_read=lambda present: self._switch_read(datapath_id, present),
+            wanted=lambda: self.contents(datapath_id),
+            on_read=lambda present, meters: self._switch_read(datapath_id, present, meters),
             on_error=self._openflow_trouble,
             on_sent=lambda count: self.metrics.flow_changes.labels(switch=name).inc(count),
             audit_s=self._audit_s,
@@ -115,8 +143,12 @@ class Fleet:
         if changed:
             self.wake_all()
 
-    def _switch_read(self, datapath_id: int, present: list[Flow]) -> None:
-        boards = self.network.adopt(datapath_id, present)
+    def _switch_read(self, datapath_id: int, present: Contents, maximum_meters: int) -> None:
+        known = datapath_id in self.network.graph.switches
+        remade = known and self.meters.set_maximum_meters(datapath_id, maximum_meters)
+        if maximum_meters == 0 and known:
+            LOG.warning("switch %s has no meters: limits there are enforced by queues", self.name_of(datapath_id))
+        boards = self.network.adopt(datapath_id, present.flows)
         for board in boards:
             LOG.info(
                 "board %s behind port %d of %s: known from before",
@@ -130,9 +162,9 @@ class Fleet:
             settle_by = self._settle_by or 0.0
         if complete:
             self._settled.set()
-        if boards:
+        if boards or remade:
             self.wake_all()
-        if present and not self._settled.wait(max(0.0, settle_by - time.monotonic())):
+        if present.flows and not self._settled.wait(max(0.0, settle_by - time.monotonic())):
             self._settled.set()
 
     def switch_left(self, datapath_id: int, connection: Any) -> None:
@@ -153,13 +185,15 @@ class Fleet:
         if self.network.set_port(datapath_id, number, port):
             self.wake_all()
 
-    def source_seen(self, datapath_id: int, port: int, mac: str) -> None:
+    def source_seen(self, datapath_id: int, port: int, mac: str, address: str | None = None) -> None:
         """A packet from an unknown source came in at a port that the inventory does not list."""
         self.metrics.packet_ins.inc()
-        result = self.network.learn(datapath_id, port, mac)
+        result = self.network.learn(datapath_id, port, mac, address)
         where = f"port {port} of {self.name_of(datapath_id)}"
         if result in ("new", "moved"):
             LOG.info("board %s is behind %s%s", mac, where, "" if result == "new" else " now")
+        elif result == "address":
+            LOG.info("board %s has the address %s", mac, address)
         elif result == "host":
             self.trouble(
                 f"{where}: a board uses {mac}, which the inventory gives to a node elsewhere; not learnt: "
@@ -167,7 +201,7 @@ class Fleet:
             )
         elif result == "full":
             LOG.warning("%s: board %s is not learnt, there are %d already", where, mac, MAXIMUM_BOARDS)
-        if result in ("new", "moved", "host"):
+        if result in ("new", "moved", "address", "host"):
             self.wake_all()
 
     def graph_read(self, graph: Graph) -> None:
@@ -208,5 +242,6 @@ class Fleet:
             sessions = list(self._sessions.values())
             self._sessions.clear()
         self._settled.set()
+        self.queues.close()
         for session in sessions:
             session.close()

@@ -32,6 +32,8 @@ class Port:
     peer_kind: str
     peer: str
     peer_port: int | None
+    interface: str = ""
+    """Its name in the core namespace."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,19 @@ class Host:
     address: str | None
     switch: int
     port: int
+    role: str = "host"
+    interface: str = "eth0"
+    pid: int | None = None
+    """Host's pid of its first process; None until it runs."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The clients that one server serves."""
+
+    name: str
+    server: str
+    clients: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -71,10 +86,30 @@ class Graph:
     switches: Mapping[int, Switch]
     links: tuple[Link, ...]
     hosts: tuple[Host, ...]
+    cohorts: tuple[Cohort, ...] = ()
+    inventory: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What the graph was made from."""
 
     def switch_named(self, name: str) -> Switch | None:
         """The switch of that name, or None."""
         return next((switch for switch in self.switches.values() if switch.name == name), None)
+
+    def host_named(self, name: str) -> Host | None:
+        """The host of that name, or None."""
+        return next((host for host in self.hosts if host.name == name), None)
+
+    def cohort_named(self, name: str) -> Cohort | None:
+        """The cohort of that name, or None."""
+        return next((cohort for cohort in self.cohorts if cohort.name == name), None)
+
+    def far_end(self, switch: int, port: int) -> tuple[int, int] | None:
+        """(datapath id, port) at the other end of the link between switches that begins there, or None."""
+        for link in self.links:
+            if link.a == (switch, port):
+                return link.b
+            if link.b == (switch, port):
+                return link.a
+        return None
 
 
 @dataclass(frozen=True)
@@ -112,6 +147,7 @@ def _switches(inventory: Mapping[str, Any]) -> dict[int, Switch]:
                 _value(item, "peer_kind", str, at),
                 _value(item, "peer", str, at),
                 item.get("peer_port"),
+                str(item.get("interface") or item["name"]),
             )
         switch = Switch(_value(entry, "name", str, where), _value(entry, "datapath_id", int, where), ports)
         if len(ports) > MAXIMUM_PORTS:
@@ -128,14 +164,7 @@ def _switches(inventory: Mapping[str, Any]) -> dict[int, Switch]:
     return switches
 
 
-def read_graph(inventory: Mapping[str, Any]) -> Graph:
-    """The graph of an inventory (docs/architecture.md has its form).
-
-    Raises:
-        GraphError: where an entry is missing, of a wrong type, or contradicts another.
-    """
-    switches = _switches(inventory)
-    ids = {switch.name: datapath_id for datapath_id, switch in switches.items()}
+def _hosts(inventory: Mapping[str, Any], ids: Mapping[str, int]) -> list[Host]:
     hosts: list[Host] = []
     owner: dict[str, str] = {}
     for index, entry in enumerate(_value(inventory, "nodes", list, "inventory")):
@@ -147,9 +176,38 @@ def read_graph(inventory: Mapping[str, Any]) -> Graph:
         if mac in owner:
             raise GraphError(f"inventory: {where}.mac {mac} belongs to {owner[mac]} too")
         owner[mac] = name
-        hosts.append(
-            Host(name, mac, entry.get("address"), ids[switch], _value(entry, "switch_port", int, where))
-        )
+        port = _value(entry, "switch_port", int, where)
+        role, interface = str(entry.get("role", "host")), str(entry.get("interface", "eth0"))
+        address = entry.get("address")
+        hosts.append(Host(name, mac, address, ids[switch], port, role, interface, entry.get("pid")))
+    return hosts
+
+
+def _cohorts(inventory: Mapping[str, Any], hosts: Iterable[Host]) -> list[Cohort]:
+    names = {host.name for host in hosts}
+    cohorts = []
+    entries = inventory.get("cohorts", [])
+    if not isinstance(entries, list):
+        raise GraphError(f"inventory: inventory.cohorts is {repr(entries)[:60]}, expected list")
+    for index, entry in enumerate(entries):
+        where = f"cohorts[{index}]"
+        server, clients = _value(entry, "server", str, where), _value(entry, "clients", list, where)
+        for node in (server, *clients):
+            if node not in names:
+                raise GraphError(f"inventory: {where} names {node!r}, and no node is called that")
+        cohorts.append(Cohort(_value(entry, "name", str, where), server, tuple(clients)))
+    return cohorts
+
+
+def read_graph(inventory: Mapping[str, Any]) -> Graph:
+    """The graph of an inventory (docs/architecture.md has its form).
+
+    Raises:
+        GraphError: where an entry is missing, of a wrong type, or contradicts another.
+    """
+    switches = _switches(inventory)
+    ids = {switch.name: datapath_id for datapath_id, switch in switches.items()}
+    hosts = _hosts(inventory, ids)
     links: list[Link] = []
     for index, entry in enumerate(_value(inventory, "links", list, "inventory")):
         where = f"links[{index}]"
@@ -162,7 +220,8 @@ def read_graph(inventory: Mapping[str, Any]) -> Graph:
                     (ids[b], _value(entry, "b_port", int, where)),
                 )
             )
-    return Graph(str(inventory.get("testbed", "")), switches, tuple(links), tuple(hosts))
+    testbed, cohorts = str(inventory.get("testbed", "")), _cohorts(inventory, hosts)
+    return Graph(testbed, switches, tuple(links), tuple(hosts), tuple(cohorts), inventory)
 
 
 _Neighbours = dict[int, list[tuple[int, int, str]]]

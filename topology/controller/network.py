@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from topology.controller.flows import LAST_PORT, Flow
-from topology.controller.forwarding import Board, boards_in, flooded_in, flows_for
+from topology.controller.forwarding import MAXIMUM_ADDRESSES, Board, boards_in, flooded_in, flows_for
 from topology.controller.graph import Graph, Paths, find_paths
 
 MAXIMUM_BOARDS = 1024
 """Boards that are remembered at once; each costs one flow in every switch."""
+UNSPECIFIED = "0.0.0.0"
 
-Learnt = Literal["new", "moved", "known", "host", "full", "ignored"]
+Learnt = Literal["new", "moved", "address", "known", "host", "full", "ignored"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Snapshot:
     ports: Mapping[int, Mapping[int, PortState]]
     boards: tuple[Board, ...]
     down_links: frozenset[str]
+    version: int = 0
+    """Another one wherever flows may be others."""
 
 
 class Network:
@@ -56,14 +59,21 @@ class Network:
         self._tree: frozenset[str] = frozenset()
         self._tree_in_use = False
         self._flooded_before: dict[int, frozenset[int]] = {}
+        self._version = 0
 
     @property
     def graph(self) -> Graph:
         """The graph in use (immutable)."""
         return self._graph
 
+    @property
+    def version(self) -> int:
+        """Grows with every change from which flows may follow."""
+        return self._version
+
     def _changed(self) -> bool:
         self._paths = None
+        self._version += 1
         return True
 
     def _down_links(self) -> frozenset[str]:
@@ -139,12 +149,12 @@ class Network:
         }
         self._quiet = {entry for entry in self._quiet if entry[0] != switch or entry[1] in here}
 
-    def learn(self, switch: int, port: int, mac: str) -> Learnt:
+    def learn(self, switch: int, port: int, mac: str, address: str | None = None) -> Learnt:
         """A packet from a source that is no news to nobody yet came in at a port that the inventory does not
-        list.
+        list; `address` is its IPv4 source where it has one.
 
         Returns:
-            new or moved (flows change), known, host (the inventory gives that address to a node elsewhere:
+            new, moved or address (flows change), known, host (the inventory gives that address to a node elsewhere:
             not learnt, and quiet from here on), full (`MAXIMUM_BOARDS` reached), ignored (a multicast source,
             a listed port or an unknown switch).
         """
@@ -156,14 +166,23 @@ class Network:
                 if (switch, port, mac) in self._quiet:
                     return "known"
                 self._quiet.add((switch, port, mac))
+                self._version += 1
                 return "host"
             before = self._boards.get(mac)
-            if before is not None and (before.switch, before.port) == (switch, port):
-                return "known"
             if before is None and len(self._boards) >= MAXIMUM_BOARDS:
                 return "full"
-            self._boards[mac] = Board(mac, switch, port)
-            return "new" if before is None else "moved"
+            known = () if before is None else before.addresses
+            addresses = known
+            if address not in (None, UNSPECIFIED, *known) and len(known) < MAXIMUM_ADDRESSES:
+                addresses = (*known, str(address))
+            board = Board(mac, switch, port, addresses)
+            if board == before:
+                return "known"
+            self._boards[mac] = board
+            self._version += 1
+            if before is None:
+                return "new"
+            return "address" if replace(before, addresses=addresses) == board else "moved"
 
     def adopt(self, switch: int, present: Iterable[Flow]) -> list[Board]:
         """Take over what a former controller left in the switch: the boards that it learnt, and its tree.
@@ -179,7 +198,7 @@ class Network:
                 self._tree = frozenset(
                     link.name for link in self._graph.links if link.a in ports and link.b in ports
                 )
-                self._paths = None
+                self._changed()
             hosts = {host.mac for host in self._graph.hosts}
             taken = [
                 board
@@ -189,6 +208,7 @@ class Network:
                 and board.port in self._device_ports(switch)
             ][: max(0, MAXIMUM_BOARDS - len(self._boards))]
             self._boards.update({board.mac: board for board in taken})
+            self._version += bool(taken)
             return taken
 
     def flows(self, switch: int) -> list[Flow] | None:
@@ -207,4 +227,6 @@ class Network:
         with self._lock:
             ports = {switch: dict(table) for switch, table in self._ports.items()}
             boards = tuple(self._boards.values())
-            return Snapshot(self._graph, self._find_paths(), ports, boards, self._down_links())
+            return Snapshot(
+                self._graph, self._find_paths(), ports, boards, self._down_links(), self._version
+            )

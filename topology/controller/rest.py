@@ -17,7 +17,8 @@ from werkzeug.exceptions import HTTPException
 
 from topology.controller import auth, meters_rest, ofctl_rest, onos_rest, wire
 from topology.controller.fleet import Fleet
-from topology.controller.flows import COOKIE_FORWARDING, COOKIE_MASK, TO_CONTROLLER
+from topology.controller.flows import COOKIE_OURS, COOKIE_OURS_MASK, TO_CONTROLLER
+from topology.controller.meter_scrape import MeterCollector
 from topology.controller.refused import BODY_BYTES
 from topology.controller.refused import Refused as _Refused
 from topology.controller.scrape import FleetCollector
@@ -26,7 +27,8 @@ from topology.controller.view import status, topology
 from topology.controller.watch import InventoryWatch
 from topology.errors import Problem
 
-THREADS = 4
+THREADS = 8
+"""A call that changes meters waits for switches; those that only read must not wait for it."""
 CONNECTIONS = 100
 CALLS = ("/v1/topology", "/v1/flows", "/v1/ports", "/v1/status", "/v1/meters", "/metrics", "/stats/...", "/onos/v1/...")
 
@@ -91,14 +93,13 @@ def _flow(entry: Any, fleet: Fleet) -> dict[str, Any]:
     return {
         "table": flow.table,
         "priority": flow.priority,
-        "match": {
-            name: list(value) if isinstance(value, tuple) else value for name, value in flow.match.fields
-        },
+        "match": wire.match_fields(dict(flow.match.fields)),
         "outputs": ["controller" if port == TO_CONTROLLER else port for port in flow.outputs],
         "goto": flow.goto,
+        "meter": flow.meter,
         "other": flow.other or None,
         "cookie": f"{flow.cookie:#x}",
-        "ours": flow.cookie & COOKIE_MASK == COOKIE_FORWARDING & COOKIE_MASK,
+        "ours": flow.cookie & COOKIE_OURS_MASK == COOKIE_OURS,
         "packets": entry.packet_count,
         "bytes": entry.byte_count,
         "seconds": entry.duration_sec + entry.duration_nsec / 1e9,
@@ -112,6 +113,8 @@ def create_app(fleet: Fleet, watch: InventoryWatch, inventory: Path, token: str 
     app.json.sort_keys = False  # type: ignore[attr-defined]
     auth.protect(app, token)
     fleet.metrics.registry.register(FleetCollector(fleet))  # type: ignore[arg-type]
+    meters = MeterCollector(fleet.meter_view, fleet.network.graph.testbed)
+    fleet.metrics.registry.register(meters)  # type: ignore[arg-type]
 
     @app.errorhandler(_Refused)
     def refused(error: _Refused) -> tuple[Response, int]:
@@ -176,7 +179,9 @@ def create_app(fleet: Fleet, watch: InventoryWatch, inventory: Path, token: str 
     def get_metrics() -> Response:
         return Response(generate_latest(fleet.metrics.registry), content_type=CONTENT_TYPE_LATEST)
 
-    app.register_blueprint(meters_rest.blueprint)
+    app.register_blueprint(
+        meters_rest.create_blueprint(fleet.metering, fleet.meter_view, fleet.has_port, fleet.trouble)
+    )
     app.register_blueprint(ofctl_rest.blueprint(fleet))
     app.register_blueprint(onos_rest.blueprint(fleet))
     return app

@@ -109,7 +109,13 @@ def topology(fleet: Fleet) -> dict[str, Any]:
             for host in view.graph.hosts
         ],
         "boards": [
-            {"mac": board.mac, "switch": names.get(board.switch), "port": board.port} for board in view.boards
+            {
+                "mac": board.mac,
+                "addresses": list(board.addresses),
+                "switch": names.get(board.switch),
+                "port": board.port,
+            }
+            for board in view.boards
         ],
     }
 
@@ -134,6 +140,7 @@ def status(fleet: Fleet, watch: InventoryWatch, inventory: Path, now: float) -> 
         "links_down": sorted(view.down_links),
         "nodes": len(view.graph.hosts),
         "boards": len(view.boards),
+        "meters": len(fleet.meters.book.state.entries),
         "inventory": {"path": str(inventory), "read": watch.read_at, "problem": watch.problem},
         "errors": [asdict(trouble) for trouble in list(fleet.troubles)],
     }

@@ -9,11 +9,15 @@ from typing import Any
 from os_ken.ofproto import ofproto_v1_3 as ofp
 from os_ken.ofproto import ofproto_v1_3_parser as parser
 
-from topology.controller.flows import TO_CONTROLLER, Barrier, Flow, Match, Message
+from topology.controller.flows import TO_CONTROLLER, Barrier, Flow, Match, Message, Meter, MeterMod
 from topology.controller.network import PortState
 
 HEADER_BYTES = 96
-"""How much of a packet goes to the controller: the Ethernet header is all that is read."""
+"""How much of a packet goes to the controller: headers up to that of IPv4 or ARP are all that is read."""
+
+_METER_COMMANDS = {"add": ofp.OFPMC_ADD, "modify": ofp.OFPMC_MODIFY, "delete": ofp.OFPMC_DELETE}
+_UNITS = {"bit/s": ofp.OFPMF_KBPS, "packet/s": ofp.OFPMF_PKTPS}
+_METER_FLAGS = ofp.OFPMF_BURST | ofp.OFPMF_STATS
 
 
 def _match(match: Match) -> Any:
@@ -24,16 +28,28 @@ def _instructions(flow: Flow) -> list[Any]:
     actions = [
         parser.OFPActionOutput(port, HEADER_BYTES if port == TO_CONTROLLER else 0) for port in flow.outputs
     ]
-    instructions = [parser.OFPInstructionActions(ofp.OFPIT_APPLY_ACTIONS, actions)] if actions else []
+    instructions = [] if flow.meter is None else [parser.OFPInstructionMeter(flow.meter)]
+    if actions:
+        instructions.append(parser.OFPInstructionActions(ofp.OFPIT_APPLY_ACTIONS, actions))
     if flow.goto is not None:
         instructions.append(parser.OFPInstructionGotoTable(flow.goto))
     return instructions
+
+
+def _meter_mod(datapath: Any, message: MeterMod) -> Any:
+    meter, bands = message.meter, []
+    if message.command != "delete":
+        bands = [parser.OFPMeterBandDrop(rate=meter.rate, burst_size=meter.burst)]
+    command, flags = _METER_COMMANDS[message.command], _UNITS[meter.unit] | _METER_FLAGS
+    return parser.OFPMeterMod(datapath, command, flags, meter.id, bands)
 
 
 def to_openflow(datapath: Any, message: Message) -> Any:
     """The os-ken message for one of ours; without a transaction id yet."""
     if isinstance(message, Barrier):
         return parser.OFPBarrierRequest(datapath)
+    if isinstance(message, MeterMod):
+        return _meter_mod(datapath, message)
     flow, deletes = message.flow, message.command == "delete"
     return parser.OFPFlowMod(
         datapath,
@@ -55,10 +71,13 @@ def from_statistics(entry: Any) -> Flow:
     """A Flow from one entry of a flow statistics reply."""
     outputs: list[int] = []
     goto: int | None = None
+    meter: int | None = None
     other: list[str] = []
     for instruction in entry.instructions:
         if isinstance(instruction, parser.OFPInstructionGotoTable):
             goto = instruction.table_id
+        elif isinstance(instruction, parser.OFPInstructionMeter):
+            meter = instruction.meter_id
         elif getattr(instruction, "type", None) == ofp.OFPIT_APPLY_ACTIONS:
             for action in instruction.actions:
                 if isinstance(action, parser.OFPActionOutput):
@@ -68,7 +87,50 @@ def from_statistics(entry: Any) -> Flow:
         else:
             other.append(str(instruction))
     fields = Match(tuple(sorted(entry.match.items())))
-    return Flow(entry.table_id, entry.priority, fields, tuple(outputs), goto, entry.cookie, " ".join(other))
+    text = " ".join(other)
+    return Flow(entry.table_id, entry.priority, fields, tuple(outputs), goto, entry.cookie, text, meter)
+
+
+def from_meter_configuration(entry: Any) -> Meter:
+    """A Meter from one entry of a meter configuration reply."""
+    unit = "packet/s" if entry.flags & ofp.OFPMF_PKTPS else "bit/s"
+    other = [f"flags={entry.flags:#x}"] if entry.flags != _UNITS[unit] | _METER_FLAGS else []
+    if len(entry.bands) != 1 or entry.bands[0].type != ofp.OFPMBT_DROP:
+        other.append(f"bands={[band.type for band in entry.bands]}")
+    rate, burst = (entry.bands[0].rate, entry.bands[0].burst_size) if entry.bands else (0, 0)
+    return Meter(entry.meter_id, unit, rate, burst, " ".join(other))
+
+
+def meter_features_request(datapath: Any) -> Any:
+    """Ask how many meters the switch can have."""
+    return parser.OFPMeterFeaturesStatsRequest(datapath, 0)
+
+
+def meter_configuration_request(datapath: Any, meter: int | None = None) -> Any:
+    """Ask for the configuration of one meter, or of all."""
+    return parser.OFPMeterConfigStatsRequest(datapath, 0, ofp.OFPM_ALL if meter is None else meter)
+
+
+def meter_statistics_request(datapath: Any, meter: int | None = None) -> Any:
+    """Ask for the counters of one meter, or of all."""
+    return parser.OFPMeterStatsRequest(datapath, 0, ofp.OFPM_ALL if meter is None else meter)
+
+
+def meter_counters(entry: Any) -> dict[str, Any]:
+    """Counters of one meter by our names."""
+    return {
+        "packets": entry.packet_in_count,
+        "bytes": entry.byte_in_count,
+        "duration_s": entry.duration_sec + entry.duration_nsec / 1e9,
+        "bands": [
+            {"packets": band.packet_band_count, "bytes": band.byte_band_count} for band in entry.band_stats
+        ],
+    }
+
+
+def match_fields(match: Any) -> dict[str, Any]:
+    """What an entry matches, as plain data."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in match.items()}
 
 
 def flow_statistics_request(datapath: Any, cookie: int = 0, cookie_mask: int = 0) -> Any:
@@ -114,12 +176,14 @@ def port_counters(entry: Any) -> dict[str, int]:
     }
 
 
-def packet_source(packet_in: Any) -> tuple[int, str] | None:
-    """Port and source address of a packet-in; None where it is no Ethernet frame."""
+def packet_source(packet_in: Any) -> tuple[int, str, str | None] | None:
+    """Port, source address, and IPv4 source (of IPv4 or ARP) of a packet-in; None where it is no Ethernet frame."""
     port, data = packet_in.match.get("in_port"), bytes(packet_in.data)
     if not isinstance(port, int) or len(data) < 14:
         return None
-    return port, data[6:12].hex(":")
+    at = {b"\x08\x00": 26, b"\x08\x06": 28}.get(data[12:14])
+    address = None if at is None or len(data) < at + 4 else ".".join(map(str, data[at : at + 4]))
+    return port, data[6:12].hex(":"), address
 
 
 def describe_error(error: Any) -> str:

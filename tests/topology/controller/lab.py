@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from topology.inventory import CoreFacts, build_inventory, write_inventory
+from topology.inventory import CoreFacts, NodeFacts, build_inventory, write_inventory
 from topology.model import parse_testbed
 from topology.plan import Plan
 from topology.planning import make_plan
@@ -78,8 +78,9 @@ def ring(name: str, size: int = 4) -> Plan:
 class Lab:
     """One testbed made by hand from a plan."""
 
-    def __init__(self, plan: Plan, *, hosts: bool = True) -> None:
+    def __init__(self, plan: Plan, *, hosts: bool = True, meters: list[dict[str, Any]] | None = None) -> None:
         self.plan = plan
+        self.meters = meters
         self.prefix = f"t-controller-{secrets.token_hex(3)}"
         self.core = f"{self.prefix}-core"
         self.folder = Path(tempfile.mkdtemp(prefix="tctl-", dir="/tmp"))
@@ -145,7 +146,15 @@ class Lab:
 
     def write_inventory(self, plan: Plan | None = None) -> None:
         facts = CoreFacts("netdev", str(self.folder))
-        write_inventory(self.inventory, build_inventory(plan or self.plan, facts, {}, up=True))
+        inventory = build_inventory(plan or self.plan, facts, self.node_facts(), up=True)
+        inventory["paths"]["state"] = str(self.folder)
+        if self.meters is not None:
+            inventory["meters"] = self.meters
+        write_inventory(self.inventory, inventory)
+
+    def node_facts(self) -> dict[str, NodeFacts]:
+        """No node has a process of its own here."""
+        return {}
 
     # Open vSwitch.
 

@@ -10,9 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.topology.controller.fakeswitch import BROADCAST, FakeNetwork, Packet
+from tests.topology.controller.fakeswitch import BROADCAST, FakeNetwork, FakeSwitch, Packet
 from tests.topology.controller.lab import ring
-from topology.controller.flows import TABLE_METERS, TO_CONTROLLER, Flow, match
+from topology.controller.flows import (
+    METER_TABLES,
+    TABLE_FORWARDING,
+    TO_CONTROLLER,
+    Contents,
+    Flow,
+    match,
+)
 from topology.controller.forwarding import flows_for
 from topology.controller.graph import (
     Graph,
@@ -60,12 +67,16 @@ def graphs(draw: st.DrawFn) -> Graph:
     return Graph("t", {i: Switch(f"s{i}", i, ports[i]) for i in ids}, tuple(links), tuple(hosts))
 
 
+def bring(switch: FakeSwitch, flows: list[Flow]) -> None:
+    switch.apply(reconcile(Contents(tuple(flows)), switch.contents()))
+
+
 def program(graph: Graph, down: frozenset[str] = frozenset(), fake: FakeNetwork | None = None) -> FakeNetwork:
     paths = find_paths(graph, down)
     fake = fake or FakeNetwork(graph)
     fake.down = down
     for datapath_id, switch in fake.switches.items():
-        switch.apply(reconcile(flows_for(datapath_id, graph, paths), switch.present()))
+        bring(switch, flows_for(datapath_id, graph, paths))
     return fake
 
 
@@ -146,7 +157,7 @@ def test_while_switches_change_one_by_one_no_broadcast_goes_round(graph: Graph, 
     fake.down = frozenset({lost})
     for datapath_id in data.draw(st.permutations(list(graph.switches))):
         switch = fake.switches[datapath_id]
-        switch.apply(reconcile(flows_for(datapath_id, graph, new), switch.present()))
+        bring(switch, flows_for(datapath_id, graph, new))
         for host in graph.hosts:
             copies = fake.deliver(Packet(host.mac, BROADCAST), host.switch, host.port)
             assert len(copies) == len(set(copies)), "a host heard one broadcast twice"
@@ -215,7 +226,7 @@ def ports(*numbers: int, down: tuple[int, ...] = ()) -> list[PortState]:
 
 def settle(network: Network, fake: FakeNetwork) -> None:
     for datapath_id, switch in fake.switches.items():
-        switch.apply(reconcile(network.flows(datapath_id) or [], switch.present()))
+        bring(switch, network.flows(datapath_id) or [])
 
 
 BOARD = "0a:11:22:33:44:55"
@@ -292,17 +303,17 @@ def test_a_restarted_controller_takes_over_the_boards_that_the_flows_tell_of() -
 def test_leftovers_go_strangers_and_their_tables_stay() -> None:
     graph = small()
     fake = program(graph)
-    stranger = Flow(TABLE_METERS, 500, match(in_port=1), goto=1, cookie=7)
-    old = Flow(1, 100, match(eth_dst="02:00:00:00:00:77"), (1,))
+    stranger = Flow(METER_TABLES[0], 500, match(in_port=1), goto=1, cookie=7)
+    old = Flow(TABLE_FORWARDING, 100, match(eth_dst="02:00:00:00:00:77"), (1,))
     switch = fake.switches[1]
     switch.flows[stranger.key], switch.flows[old.key] = stranger, old
     ours = [flow for flow in switch.present() if flow.cookie != 7]
-    switch.apply(reconcile(flows_for(1, graph, find_paths(graph, frozenset())), ours))
+    desired = Contents(tuple(flows_for(1, graph, find_paths(graph, frozenset()))))
+    switch.apply(reconcile(desired, Contents(tuple(ours))))
     assert stranger.key in switch.flows and old.key not in switch.flows
-    only_in_meters = [
-        flow for flow in switch.present() if flow.table == TABLE_METERS and flow is not stranger
-    ]
-    assert [(flow.priority, flow.goto) for flow in only_in_meters] == [(0, 1)], "table 0 is left to metering"
+    for table in METER_TABLES:
+        there = [flow for flow in switch.present() if flow.table == table and flow is not stranger]
+        assert [(flow.priority, flow.goto) for flow in there] == [(0, table + 1)], "left to metering"
 
 
 def test_a_link_is_down_where_either_port_is_down_or_missing_and_a_silent_switch_is_believed() -> None:
