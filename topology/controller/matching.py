@@ -9,11 +9,9 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from topology.controller.flows import COOKIE_FORWARDING
+from topology.controller.flows import COOKIE_OURS, COOKIE_OURS_MASK, LAST_METER
 
-OWNER_MASK = 0xFFFFFF0000000000
-"""The bits of a cookie that say whose a flow is."""
-FIRST_USER_METER = 100_000
+FIRST_USER_METER = LAST_METER + 1
 """Meters with lower numbers are the controller's own."""
 
 Field = tuple[str, int | str, int | str | None]
@@ -22,7 +20,7 @@ Field = tuple[str, int | str, int | str | None]
 
 def is_own_cookie(cookie: int) -> bool:
     """Whether a flow with this cookie is one that the controller itself keeps."""
-    return cookie & OWNER_MASK == COOKIE_FORWARDING & OWNER_MASK
+    return cookie & COOKIE_OURS_MASK == COOKIE_OURS
 
 
 def _number(value: int | str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from flask import request
 from topology.errors import Problem
 
 BODY_BYTES = 1024 * 1024
-"""Bodies longer than this are refused with 413 before they are read."""
+"""Bodies longer than this are refused with 413 before they are read. A thousand meters take about 150 kB."""
 
 
 class Refused(Exception):

@@ -140,7 +140,9 @@ def spoilt(draw: st.DrawFn, body: dict[str, Any]) -> Any:
         return draw(VALUES)
     made = copy.deepcopy(body)
     for _ in range(draw(st.integers(0, 3))):
-        *way, last = draw(st.sampled_from(places(made) or [("dpid",)]))
+        if not places(made):
+            break
+        *way, last = draw(st.sampled_from(places(made)))
         target: Any = made
         for key in way:
             target = target[key]
