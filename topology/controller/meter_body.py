@@ -58,7 +58,7 @@ class _Reader:
     def choice(self, value: Any, key: str, allowed: tuple[str, ...], default: str) -> str:
         if value is None:
             return default
-        if value not in allowed or not isinstance(value, str):
+        if not isinstance(value, str) or value not in allowed:
             self.fault(key, "bad-value", f"{_shown(value)} is not allowed", f"one of {', '.join(allowed)}")
             return default
         return value
@@ -70,7 +70,7 @@ class _Reader:
             return None
         self.only(value, TARGET_KEYS, "target.")
         kind = value.get("kind")
-        if kind not in _NEEDED or not isinstance(kind, str):
+        if not isinstance(kind, str) or kind not in _NEEDED:
             self.fault("target.kind", "bad-value", f"{_shown(kind)} is no kind", f"one of {', '.join(KINDS)}")
             return None
         before = len(self.faults)
@@ -207,7 +207,9 @@ _EVERYBODY = IPv4Address("255.255.255.255")
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 128
 
 
 def _shown(value: Any) -> str:

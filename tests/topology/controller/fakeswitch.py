@@ -167,3 +167,15 @@ class FakeNetwork:
                 else:
                     left.append((at, output))
         return left
+
+    def meters_passed(self, packet: Packet, switch: int, port: int) -> list[tuple[int, int]]:
+        """(datapath id, meter id) of each meter on the way of a packet that comes in there and has one way."""
+        passed: list[tuple[int, int]] = []
+        at: tuple[int, int] | None = (switch, port)
+        while at is not None:
+            here, in_port = at
+            passed += [(here, meter) for meter in self.switches[here].meters_of(packet, in_port)]
+            outputs = self.switches[here].send(packet, in_port)
+            assert len(outputs) <= 1, f"{packet} is copied at {here}"
+            at = self._far_end(here, outputs[0]) if outputs else None
+        return passed
