@@ -6,6 +6,7 @@ streams.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 from fl_node.agent import forms
 from fl_node.agent.eventlog import EventLog
+from fl_node.agent.identity import Network
 from fl_node.agent.metrics import AgentMetrics
 from fl_node.agent.supervisor import Busy, Conflict, NotStarted, Supervisor, UnknownRun
 from fl_node.agent.validation import (
@@ -43,6 +45,18 @@ def create_app(supervisor: Supervisor) -> Flask:
     slots = threading.BoundedSemaphore(MAX_WATCHERS)
     open_streams = _Count()
     metrics = AgentMetrics(supervisor, lambda: open_streams.value)
+
+    @app.before_request
+    def may_only_look() -> Response | None:
+        network = supervisor.identity.management
+        if request.method in ("GET", "HEAD") or network is None or not _inside(request.remote_addr, network):
+            return None
+        text = (
+            f"{request.method} {request.path[:200]} from {request.remote_addr}: the management network "
+            f"{network} may only GET and HEAD on node {supervisor.identity.node}"
+        )
+        hint = "the MLFO starts and stops runs over the emulated network: hand it an intent"
+        return _errors(403, [problem("", "management-read-only", text, hint)])
 
     def start(wanted: ServerRequest | ClientRequest, notes: list[str] | None = None) -> Response:
         started = supervisor.start(wanted)
@@ -215,6 +229,14 @@ def _stream(log: EventLog, since: int, follow: bool) -> Iterator[str]:
             return
         if not log.wait(since, KEEPALIVE_SECONDS):
             yield ": keepalive\n\n"
+
+
+def _inside(address: str | None, network: Network) -> bool:
+    """Whether a peer is in `network`; one whose address cannot be told is taken as inside."""
+    try:
+        return ipaddress.ip_address(address or "") in network
+    except ValueError:
+        return True
 
 
 def _errors(status: int, problems: list[RequestProblem]) -> Response:
