@@ -25,7 +25,7 @@ FAKES = str(Path(__file__).parent / "fakes")
 class AgentInNode:
     """An agent in node `name`, asked with curl from inside the node's network."""
 
-    def __init__(self, nest: Nest, name: str) -> None:
+    def __init__(self, nest: Nest, name: str, module: str = "tests.fl_node.fakes.agent") -> None:
         self.init = nest.nodes[name].pid
         self.state = nest.folder / "nodes" / name
         self.state.mkdir(parents=True)
@@ -37,7 +37,7 @@ class AgentInNode:
             "COHORTNET_SPAWNER": str(nest.socket),
         }
         self.process: Spawned = Spawner(nest.socket).start(
-            name, ["python", "-m", "tests.fl_node.fakes.agent"], environment, self.state / "program.log"
+            name, ["python", "-m", module], environment, self.state / "program.log"
         )
         wait_until(
             lambda: "listening" in (self.state / "program.log").read_text(), 10, "the agent in the node"
@@ -65,17 +65,17 @@ class AgentInNode:
             },
         )
 
-    def wait(self, run_id: str, state: str) -> dict[str, Any]:
+    def wait(self, run_id: str, state: str, seconds: float = 10) -> dict[str, Any]:
         def reached() -> dict[str, Any] | None:
             status = self.call("GET", f"/v1/server/{run_id}")
             return status if status["state"] == state else None
 
-        return wait_until(reached, 10, f"{run_id} to be {state}")
+        return wait_until(reached, seconds, f"{run_id} to be {state}")
 
 
 @pytest.fixture
 def nest(tmp_path: Path) -> Iterator[Nest]:
-    with contextlib.closing(start_nest(tmp_path)) as made:
+    with contextlib.closing(start_nest(tmp_path, Path(FAKES).parent)) as made:
         made.add("fed.1")
         made.write()
         yield made
