@@ -118,6 +118,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="a silent server node is lost after this (default: %(default)s)",
     )
+    p.add_argument(
+        "--finish-timeout",
+        type=float,
+        default=times.finish_s,
+        metavar="S",
+        help="a server whose goal is reached may take so long to end its run (default: %(default)s)",
+    )
     return p
 
 
@@ -173,6 +180,7 @@ def run(args: argparse.Namespace) -> None:
             message_s=args.message_timeout,
             grace_s=args.grace,
             lost_s=args.lost_after,
+            finish_s=args.finish_timeout,
         )
         edge = Edge(
             args.node, store, inventory, known, agents, CentralClient(address, metrics), metrics, times

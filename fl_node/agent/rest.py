@@ -71,7 +71,10 @@ def create_app(supervisor: Supervisor) -> Flask:
     def one(kind: str, run_id: str) -> Response:
         _check_run_id(run_id)
         if request.method == "DELETE":
-            return jsonify(supervisor.stop(kind, run_id))
+            reason = request.args.get("reason")
+            if reason is not None and (reason, kind) != ("goal", "server"):
+                _reject("reason", "value.invalid", f"reason is {reason[:80]!r}", "allowed: goal, of a server")
+            return jsonify(supervisor.stop(kind, run_id, well=reason is not None))
         return jsonify(supervisor.status(kind, run_id))
 
     for kind in _KINDS:

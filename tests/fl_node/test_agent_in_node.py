@@ -52,6 +52,11 @@ class AgentInNode:
         )
         return json.loads(done.stdout)
 
+    def events(self, run_id: str) -> bytes:
+        curl = ["nsenter", "-t", str(self.init), "-n", "curl", "-s", "-m", "15"]
+        url = f"http://127.0.0.1:5000/v1/events?run={run_id}&follow=false"
+        return subprocess.run([*curl, url], capture_output=True, timeout=20, check=True).stdout
+
     def start(self, run_id: str, behave: str, port: int = 6000) -> dict[str, Any]:
         return self.call(
             "POST",
@@ -99,6 +104,11 @@ def test_runs_through_the_spawner(nest: Nest) -> None:
     print(f"\nPSS: agent {pss_kib(agent.process.pid)} KiB, FL process {pss_kib(waiting['host_pid'])} KiB")
     stopped = agent.call("DELETE", "/v1/server/waiting")
     assert (stopped["state"], stopped["exit_code"]) == ("stopped", -signal.SIGTERM)
+    agent.start("finishing", "finishing")
+    agent.wait("finishing", "running")
+    wait_until(lambda: "again" in str(agent.events("finishing")), 5, "its handler")
+    finished = agent.call("DELETE", "/v1/server/finishing?reason=goal")
+    assert (finished["state"], finished["exit_code"]) == ("succeeded", 0)
     agent.start("stubborn", "stubborn")
     agent.wait("stubborn", "running")
     stopped = agent.call("DELETE", "/v1/server/stubborn")
