@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,6 +115,6 @@ def test_links_are_followed_before_a_folder_is_called_shipped(
         assert applications.shipped_folder(folder) is None, folder
 
 
-def imports(nest: Nest) -> list[dict[str, object]]:
+def imports(nest: Nest) -> list[dict[str, Any]]:
     path = nest.folder / "imports"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -15,8 +15,8 @@ from tests.mlfo.harness import ROOT
 APPLICATION = ROOT / "fl_node" / "apps" / "image-classification"
 sys.path.insert(0, str(APPLICATION))
 
-from image_classification.settings import DATASETS, MODELS, STRATEGIES, parse  # noqa: E402
 from image_classification.partition import PARTITIONERS  # noqa: E402
+from image_classification.settings import DATASETS, MODELS, STRATEGIES, parse  # noqa: E402
 
 CATALOGUE = catalogue.load(ROOT / "intents" / "catalogue.yaml")
 ENTRY = CATALOGUE.applications["image_classification"]

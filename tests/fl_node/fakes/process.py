@@ -35,7 +35,12 @@ def main() -> int:
         say("run.failed", error="client fc.9 is missing", clients=["fc.9"])
         return 3
     if behave == "finishing":
-        signal.signal(signal.SIGUSR1, lambda *_: sys.exit(say("run.finished", rounds=1, stopped="goal")))
+
+        def finish(*_: object) -> None:
+            say("run.finished", rounds=1, stopped="goal")
+            sys.exit(0)
+
+        signal.signal(signal.SIGUSR1, finish)
         say("run.started", application="again, now that the handler is there")
     if behave in ("wait", "finishing", "stubborn", "children"):
         time.sleep(600)
