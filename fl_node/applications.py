@@ -23,6 +23,16 @@ def available() -> list[str]:
     return sorted(path.parent.name.replace("-", "_") for path in SHIPPED.glob("*/pyproject.toml"))
 
 
+def shipped_folder(folder: str | Path) -> Path | None:
+    """The real path of `folder` where it lies below the shipped applications, else None.
+
+    Symbolic links are followed first, so that neither a link nor `..` brings foreign code in.
+    """
+    real = Path(folder).resolve()
+    below = SHIPPED.resolve()
+    return real if below in real.parents else None
+
+
 def resolve(name_or_path: str | Path) -> Path:
     """The folder of an application.
 

@@ -313,6 +313,9 @@ class StrategyObserver:
     def metrics(self, server_round: int, source: str, metrics: MetricRecord) -> None:
         """Metrics of a round; source is server, train or distributed."""
 
+    def aggregated(self, server_round: int, arrays: ArrayRecord) -> None:
+        """The arrays that came out of a round's training."""
+
     def finished(self, arrays: ArrayRecord) -> None:
         """A strategy has ended with these arrays."""
 
@@ -408,8 +411,11 @@ def _watched(strategy: Strategy, observer: StrategyObserver) -> Iterator[None]:
 
     def aggregate_train(server_round: int, replies: Iterable[Message]) -> Any:
         result = train(server_round, replies)
-        if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], MetricRecord):
-            observer.metrics(server_round, "train", result[1])
+        if isinstance(result, tuple) and len(result) == 2:
+            if isinstance(result[0], ArrayRecord) and len(result[0]) > 0:
+                observer.aggregated(server_round, result[0])
+            if isinstance(result[1], MetricRecord):
+                observer.metrics(server_round, "train", result[1])
         return result
 
     def aggregate_evaluate(server_round: int, replies: Iterable[Message]) -> Any:

@@ -75,13 +75,16 @@ class StreamGrid(Grid):
         stall_timeout_s: float,
         event: Callable[..., Any],
         first_push: Callable[[], Any] = lambda: None,
+        check: Callable[[], Any] = lambda: None,
     ) -> None:
+        """`check` is called wherever the application asks the grid for something, and may raise to end it."""
         self._hub = hub
         self._run = run
         self._message_timeout_s = message_timeout_s
         self._stall_timeout_s = stall_timeout_s
         self._event = event
         self._first_push = first_push
+        self._check = check
         self._names = {node_id: name for name, node_id in hub.clients().items()}
         self._lock = threading.RLock()
         self._cache = flower.SegmentCache()
@@ -121,6 +124,7 @@ class StreamGrid(Grid):
         Raises:
             CohortError: somebody polls for more clients than can come, for longer than the stall time-out.
         """
+        self._check()
         found = self._hub.available()
         now = time.monotonic()
         thread = threading.get_ident()
@@ -150,6 +154,7 @@ class StreamGrid(Grid):
 
     def push_messages(self, messages: Iterable[flower.Message]) -> list[str]:
         """Send messages; returns their ids in the same order."""
+        self._check()
         batch: list[Outgoing] = []
         phases: dict[tuple[int | None, str], Phase] = {}
         with self._lock:
@@ -167,6 +172,7 @@ class StreamGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[flower.Message]:
         """The replies that are there, in the order of `message_ids`; each is given once."""
+        self._check()
         wanted = list(message_ids)
         self._collect(wanted)
         with self._lock:
@@ -195,6 +201,7 @@ class StreamGrid(Grid):
                             del self._done[message_id]
                 break
             self._hub.wait(waiting, left)
+            self._check()
             self._collect(list(waiting))
             with self._lock:
                 waiting -= self._done.keys()

@@ -42,6 +42,7 @@ class Hub:
         self._start_error: str | None = None
         self._server: Any = None
         self._stopping = False
+        self._woken = False
         self.port = 0
 
     # --- from any thread ------------------------------------------------------------------------------------
@@ -111,9 +112,21 @@ class Hub:
             return [self._arrivals.pop(i) for i in ids if i in self._arrivals]
 
     def wait(self, ids: set[str], timeout_s: float) -> None:
-        """Return when one of `ids` has arrived, or after the time."""
+        """Return when one of `ids` has arrived, when `wake` was called, or after the time."""
         with self._change:
-            self._change.wait_for(lambda: any(i in self._arrivals for i in ids), timeout=timeout_s)
+            self._change.wait_for(
+                lambda: self._woken or any(i in self._arrivals for i in ids), timeout=timeout_s
+            )
+
+    def wake(self) -> None:
+        """Have every `wait` return at once from now on. Takes no lock: a signal handler may call it."""
+
+        def tell() -> None:
+            with self._change:
+                self._woken = True
+                self._change.notify_all()
+
+        self._loop.call_soon_threadsafe(tell)
 
     def forget(self, ids: Iterable[str], reason: str) -> None:
         """Stop waiting for these messages; each arrives as failed with `reason`."""

@@ -2,7 +2,8 @@
 
 Owns the order of things: load the application, listen, wait for the whole cohort, call the ServerApp, tell of
 it in events, tell the clients that it is over. Takes a `ServerSettings` file. Exit code 0 when the run
-succeeded, else 1 with a `run.failed` event that says why and names the clients at fault.
+succeeded, else 1 with a `run.failed` event that says why and names the clients at fault. SIGTERM ends a run as
+failed; SIGUSR1 ends one whose goal is reached as a success, with the weights of its last round.
 """
 
 from __future__ import annotations
@@ -23,12 +24,17 @@ from fl_node.progress import say, size
 from fl_node.settings import ServerSettings, SettingsError
 
 if TYPE_CHECKING:
+    from fl_node import flower
     from fl_node.grid import StreamGrid
     from fl_node.hub import Hub
 
 
 class Stopped(BaseException):
     """SIGTERM or SIGINT. Not an Exception, so that an application's own `except Exception` lets it pass."""
+
+
+class Enough(BaseException):
+    """The run's goal is reached (SIGUSR1): it ends here, and well. Not an Exception, as `Stopped`."""
 
 
 class RunError(Exception):
@@ -51,6 +57,8 @@ class Run:
         self._rounds = 0
         self._num_rounds: int | None = None
         self._weights: str | None = None
+        self._latest: flower.ArrayRecord | None = None
+        self._enough = False
 
     def execute(self) -> None:
         """Run to the end. Raises what made it fail."""
@@ -95,13 +103,20 @@ class Run:
             stall_timeout_s=settings.join_timeout_s,
             event=self.event,
             first_push=self.started,
+            check=self._go_on,
         )
         flower.set_identity(settings.run_id, flower.SERVER_NODE_ID)
         context = flower.make_context(settings.run_id, flower.SERVER_NODE_ID, {}, self.config)
         determinism.seed_everything(settings.seed, "server")
-        with flower.observe_strategies(self._observer()):
-            app(grid, context)
-        self._check(grid)
+        more: dict[str, Any] = {}
+        try:
+            with flower.observe_strategies(self._observer()):
+                app(grid, context)
+            self._check(grid)
+        except Enough:
+            more = {"stopped": "goal"}
+            if self._latest is not None:
+                self._weights = flower.weights_sha256(self._latest)
         self.started()
         down, up = hub.totals()
         seconds = time.monotonic() - (self._started or time.monotonic())
@@ -112,7 +127,23 @@ class Run:
             weights_sha256=self._weights,
             bytes_down=down,
             bytes_up=up,
+            **more,
         )
+
+    def enough(self) -> None:
+        """From a signal handler: end the run well, where the application next speaks to its clients.
+
+        Raised there rather than here, so that neither a lock nor a half-written record is left behind. A run that has
+        not begun has nothing to end well: it is stopped.
+        """
+        if self._started is None or self.hub is None:
+            raise Stopped("before the run had begun")
+        self._enough = True
+        self.hub.wake()
+
+    def _go_on(self) -> None:
+        if self._enough:
+            raise Enough
 
     def started(self, model_bytes: int | None = None) -> None:
         """Tell, once, that the application has begun."""
@@ -157,6 +188,10 @@ class Run:
                 run._rounds = max(run._rounds, server_round)
                 run.event("round.metrics", round=server_round, source=source, metrics=dict(metrics))
 
+            def aggregated(self, server_round: int, arrays: flower.ArrayRecord) -> None:
+                run._rounds = max(run._rounds, server_round)
+                run._latest = arrays
+
             def finished(self, arrays: flower.ArrayRecord) -> None:
                 run._weights = flower.weights_sha256(arrays)
 
@@ -194,7 +229,8 @@ def _line(kind: str, fields: dict[str, Any], num_rounds: int | None) -> str:
     if kind == "run.finished":
         moved = f"down {size(fields['bytes_down'])}, up {size(fields['bytes_up'])}"
         rounds = f"{fields['rounds']} rounds in {fields['seconds']:.1f} s"
-        return f"finished: {rounds}, {moved}, weights {fields['weights_sha256']}"
+        why = " (its goal is reached)" if fields.get("stopped") else ""
+        return f"finished{why}: {rounds}, {moved}, weights {fields['weights_sha256']}"
     if kind == "run.failed":
         return f"failed: {fields['error']}"
     return ""
@@ -227,6 +263,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, _on_signal)
+        signal.signal(signal.SIGUSR1, lambda *_: run.enough())
         run.execute()
     except Stopped:
         reason = "stopped"
@@ -239,7 +276,7 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as error:
         reason = f"the application ended the process itself (exit {error.code})"
     finally:
-        for each in (signal.SIGTERM, signal.SIGINT):
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(each, signal.SIG_IGN)
     if reason:
         run.failed(reason, clients)

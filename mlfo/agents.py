@@ -54,6 +54,11 @@ class Agents:
                 return None
             raise
 
+    def finish(self, node: Node, run: str) -> dict[str, Any]:
+        """DELETE with the reason that the goal is reached: the FL server ends its run well. The answer is its
+        status, which may say that it still runs."""
+        return self._call("DELETE", node, f"/v1/server/{run}?reason=goal")
+
     def _call(
         self,
         method: str,

@@ -55,11 +55,14 @@ class Strategy(_Strict):
 
 
 class ConfigKey(_Strict):
-    """The type and the bounds (inclusive) of one key of an application's run config."""
+    """The type and the bounds of one key of an application's run config: ``minimum`` and ``maximum`` are
+    allowed values themselves, ``above`` and ``below`` are not."""
 
     type: Literal["int", "float", "str", "bool"]
     minimum: float | None = None
     maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
     values: list[str] | None = None
 
     def fault(self, value: object) -> str | None:
@@ -68,9 +71,18 @@ class ConfigKey(_Strict):
         if not isinstance(value, kinds) or (isinstance(value, bool) and self.type != "bool"):
             return f"must be of type {self.type}, found {value!r}"
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            low, high = self.minimum, self.maximum
-            if not (value == value and (low is None or value >= low) and (high is None or value <= high)):
-                return f"must lie between {low} and {high}, found {value}"
+            wrong = [
+                f"{name} {bound:g}"
+                for name, bound, holds in (
+                    ("at least", self.minimum, self.minimum is None or value >= self.minimum),
+                    ("above", self.above, self.above is None or value > self.above),
+                    ("at most", self.maximum, self.maximum is None or value <= self.maximum),
+                    ("below", self.below, self.below is None or value < self.below),
+                )
+                if bound is not None and not holds  # NaN holds to nothing
+            ]
+            if wrong or value != value:
+                return f"must be {' and '.join(wrong) or 'a number'}, found {value}"
         if self.values is not None and value not in self.values:
             return f"must be one of {', '.join(self.values)}, found {value!r}"
         return None

@@ -269,9 +269,8 @@ class Conduct:
         self._progress.server_ended(0 if status["state"] == "succeeded" else None, why)
 
     def _end_well(self) -> None:
-        server = self._at(self._pipeline.server)
-        if self._progress.goal["met"]:
-            self._quietly(lambda: self._agents.stop(server, "server", self.run_id))
+        if self._progress.goal["met"] and self._progress.finished is None:
+            self._finish_early()
         self._collect()
         wanted = self._pipeline.goal_accuracy
         reached = self._progress.reached()
@@ -283,6 +282,21 @@ class Conduct:
         if self._pipeline.deadline_s is not None:
             self._progress.goal["met"] = True
         self._end("succeeded", f"goal met: {reached}" if wanted is not None else "all rounds done")
+
+    def _finish_early(self) -> None:
+        """The goal is met with rounds left: the server ends its run well, or, where it does not in time, is
+        stopped."""
+        server = self._at(self._pipeline.server)
+        end = time.monotonic() + self._times.finish_s
+        deaf = self._quietly(lambda: self._agents.finish(server, self.run_id))
+        while not deaf and self._progress.finished is None and self._progress.failed is None:
+            self._check(deadline=False)
+            if time.monotonic() > end:
+                deaf = f"the FL server did not end its run within {self._times.finish_s:g} s"
+            self._take(0.25)
+        if deaf:
+            log.info("intent %s: stopped at its goal: %s", self.run_id, deaf)
+            self._quietly(lambda: self._agents.stop(server, "server", self.run_id))
 
     # Events ----------
 
@@ -326,8 +340,8 @@ class Conduct:
 
     def _collect(self) -> None:
         """The interface counters of all nodes; clients that do not end by themselves are stopped (at once
-        where a goal cut the run short: nobody tells them)."""
-        patience_s = 0.0 if self._progress.goal["met"] else self._times.collect_s
+        where the server was stopped: then nobody tells them)."""
+        patience_s = self._times.collect_s if self._progress.finished is not None else 0.0
 
         self._check(deadline=False)
         left = [name for name in self._pipeline.participants if name not in self._told]

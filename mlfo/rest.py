@@ -23,9 +23,11 @@ from mlfo.store import ENDED, Store
 log = logging.getLogger(__name__)
 
 MAX_BODY = 1 << 20
-THREADS = 96
-MAX_FOLLOWERS = 64  # below THREADS, so that followers never take the last thread
+THREADS = 160
+THREADS_WITHOUT_STREAMS = 16  # the central's: it has none
+MAX_FOLLOWERS = 128  # below THREADS, so that followers never take the last thread
 HEARTBEAT_S = 5.0
+LOOK_S = 1.0  # how often a quiet stream looks whether its follower is still there
 
 
 def build(
@@ -223,12 +225,13 @@ def _stream(
             503,
             "busy",
             f"{MAX_FOLLOWERS} streams are open, which is the limit",
-            "close one, or follow all at /v1/events",
+            "ask again later, or follow all intents in one stream: /v1/events?since=N",
         )
         answer.headers["Retry-After"] = "5"
         return answer, status
+    gone: Callable[[], bool] = request.environ.get("waitress.client_disconnected", bool)
     return Response(
-        _Stream(_lines(store, run, since, follow, ended), followers), content_type="text/event-stream"
+        _Stream(_lines(store, run, since, follow, ended, gone), followers), content_type="text/event-stream"
     )
 
 
@@ -249,7 +252,12 @@ class _Stream:
 
 
 def _lines(
-    store: Store, run: str | None, since: int, follow: bool, ended: Callable[[], bool]
+    store: Store,
+    run: str | None,
+    since: int,
+    follow: bool,
+    ended: Callable[[], bool],
+    gone: Callable[[], bool],
 ) -> Iterator[bytes]:
     yield b": events\n\n"
     beat = time.monotonic()
@@ -263,12 +271,12 @@ def _lines(
         if events:
             beat = time.monotonic()
             continue
-        if over or not follow:
+        if over or not follow or gone():
             return
         if time.monotonic() - beat >= HEARTBEAT_S:
             beat = time.monotonic()
             yield b": still here\n\n"
-        store.wait_for_events(max(since, top), HEARTBEAT_S)
+        store.wait_for_events(max(since, top), LOOK_S)
         time.sleep(0.02)  # what comes close together goes out together: every follower wakes at every event
 
 

@@ -16,6 +16,7 @@ class Times:
     grace_s: float = 30.0
     lost_s: float = 60.0
     collect_s: float = 10.0
+    finish_s: float = 30.0
     watch_s: float = 1.0
     watch_per_client_s: float = 0.05
     raising_s: float = 120.0

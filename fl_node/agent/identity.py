@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 
 class IdentityError(Exception):
-    """A variable that the agent cannot do without is missing."""
+    """A variable that the agent cannot do without is missing, or one cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,11 @@ class Identity:
     address: str
     state: Path
     spawner: str | None
+    management: Network | None = None  # who is in it may look, and start or stop nothing
 
     @staticmethod
     def from_environment(environment: Mapping[str, str]) -> Identity:
-        """Raises IdentityError naming every variable that is missing."""
+        """Raises IdentityError naming every variable that is missing, or the one that cannot be read."""
         missing = [name for name in ("COHORTNET_NODE", "COHORTNET_STATE") if not environment.get(name)]
         if missing:
             raise IdentityError(
@@ -38,4 +42,16 @@ class Identity:
             address=environment.get("COHORTNET_ADDRESS", "").partition("/")[0],
             state=Path(environment["COHORTNET_STATE"]),
             spawner=environment.get("COHORTNET_SPAWNER") or None,
+            management=_network(environment.get("COHORTNET_MANAGEMENT", "")),
         )
+
+
+def _network(text: str) -> Network | None:
+    if not text:
+        return None
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError as error:  # taken as no restriction, it would open what it is to close
+        raise IdentityError(
+            f"COHORTNET_MANAGEMENT is {text[:80]!r}: {error}; a network such as 100.74.144.0/20 is wanted"
+        ) from error

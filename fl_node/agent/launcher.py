@@ -40,6 +40,9 @@ class Handle(Protocol):
     def stop(self) -> None:
         """SIGTERM, and SIGKILL after STOP_SECONDS. Returns at once."""
 
+    def finish(self) -> None:
+        """SIGUSR1 to the process alone: a server takes it as "your goal is reached, end well". Returns at once."""
+
     def kill(self) -> None:
         """End it now: the last means, where stop() has not worked."""
 
@@ -140,6 +143,11 @@ class _SubprocessHandle:
             self._killer.daemon = True
             self._killer.start()
 
+    def finish(self) -> None:
+        with self._lock:
+            if not self._collected:
+                os.kill(self.pid, signal.SIGUSR1)  # at worst a zombie, whose number is not given again
+
     def kill(self) -> None:
         with self._lock:
             self._signal(signal.SIGKILL)
@@ -173,6 +181,7 @@ class _SpawnedHandle:
         self.pid = spawned.node_pid
         self.host_pid = spawned.pid
         self._spawned = spawned
+        self._ended = False
 
     def wait(self) -> int:
         try:
@@ -180,6 +189,7 @@ class _SpawnedHandle:
         except SpawnerError:  # the spawner has ended: the kernel has killed all that it had forked
             return -int(signal.SIGKILL)
         finally:
+            self._ended = True
             self._spawned.close()
         assert code is not None  # wait() without a time-out returns a code or raises
         return code
@@ -189,6 +199,11 @@ class _SpawnedHandle:
             self._spawned.stop()
         except SpawnerError:  # it has ended, or the spawner has; wait() tells
             return
+
+    def finish(self) -> None:
+        if not self._ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGUSR1)  # agent and process share the node's PID namespace
 
     def kill(self) -> None:
         self._spawned.close()

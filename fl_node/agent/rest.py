@@ -6,6 +6,7 @@ streams.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 from fl_node.agent import forms
 from fl_node.agent.eventlog import EventLog
+from fl_node.agent.identity import Network
 from fl_node.agent.metrics import AgentMetrics
 from fl_node.agent.supervisor import Busy, Conflict, NotStarted, Supervisor, UnknownRun
 from fl_node.agent.validation import (
@@ -44,6 +46,18 @@ def create_app(supervisor: Supervisor) -> Flask:
     open_streams = _Count()
     metrics = AgentMetrics(supervisor, lambda: open_streams.value)
 
+    @app.before_request
+    def may_only_look() -> Response | None:
+        network = supervisor.identity.management
+        if request.method in ("GET", "HEAD") or network is None or not _inside(request.remote_addr, network):
+            return None
+        text = (
+            f"{request.method} {request.path[:200]} from {request.remote_addr}: the management network "
+            f"{network} may only GET and HEAD on node {supervisor.identity.node}"
+        )
+        hint = "the MLFO starts and stops runs over the emulated network: hand it an intent"
+        return _errors(403, [problem("", "management-read-only", text, hint)])
+
     def start(wanted: ServerRequest | ClientRequest, notes: list[str] | None = None) -> Response:
         started = supervisor.start(wanted)
         body = started.status if notes is None else {**started.status, "notes": notes}
@@ -57,7 +71,10 @@ def create_app(supervisor: Supervisor) -> Flask:
     def one(kind: str, run_id: str) -> Response:
         _check_run_id(run_id)
         if request.method == "DELETE":
-            return jsonify(supervisor.stop(kind, run_id))
+            reason = request.args.get("reason")
+            if reason is not None and (reason, kind) != ("goal", "server"):
+                _reject("reason", "value.invalid", f"reason is {reason[:80]!r}", "allowed: goal, of a server")
+            return jsonify(supervisor.stop(kind, run_id, well=reason is not None))
         return jsonify(supervisor.status(kind, run_id))
 
     for kind in _KINDS:
@@ -215,6 +232,14 @@ def _stream(log: EventLog, since: int, follow: bool) -> Iterator[str]:
             return
         if not log.wait(since, KEEPALIVE_SECONDS):
             yield ": keepalive\n\n"
+
+
+def _inside(address: str | None, network: Network) -> bool:
+    """Whether a peer is in `network`; one whose address cannot be told is taken as inside."""
+    try:
+        return ipaddress.ip_address(address or "") in network
+    except ValueError:
+        return True
 
 
 def _errors(status: int, problems: list[RequestProblem]) -> Response:

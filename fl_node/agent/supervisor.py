@@ -150,10 +150,14 @@ class Supervisor:
     def status(self, kind: str, run_id: str) -> dict[str, Any]:
         return self._find(kind, run_id).status()
 
-    def stop(self, kind: str, run_id: str) -> dict[str, Any]:
-        """Stop and wait: at most some 8 s. A process that has ended stays as it ended."""
+    def stop(self, kind: str, run_id: str, well: bool = False) -> dict[str, Any]:
+        """Stop and wait: at most some 8 s. A process that has ended stays as it ended.
+
+        `well`: a server is asked to end its run as a success. It may take longer than the wait; whoever asked
+        looks again, and stops it where it does not end.
+        """
         process = self._find(kind, run_id)
-        self._stop(process)
+        self._stop(process, well)
         process.ended.wait(STOP_SECONDS + 3.0)
         return process.status()
 
@@ -245,14 +249,17 @@ class Supervisor:
         name = getattr(process.request, "name", None) or self.identity.node
         return {"events": events, "state": str(process.folder / "state"), "name": name}
 
-    def _stop(self, process: FlProcess) -> None:
+    def _stop(self, process: FlProcess, well: bool = False) -> None:
         with self._lock:
             if not process.live:
                 return
             process.stop_requested = True
             handle = process.handle
         if handle is not None:  # else it is not launched yet, and _live() stops it when it is
-            handle.stop()
+            if well:
+                handle.finish()
+            else:
+                handle.stop()
 
     def _tail_all(self) -> None:
         while True:

@@ -60,7 +60,7 @@ def main() -> int:
         metavar="APPLICATION",
         action="append",
         default=[],
-        help="warm this application (a name or a folder) at start; may be given more than once",
+        help="warm this shipped application at start; may be given more than once",
     )
     parser.add_argument(
         "--log", type=Path, help="append what the spawner and its templates print to this file"
@@ -94,13 +94,21 @@ def main() -> int:
         return 1
     folders = []
     for application in arguments.warm:
-        from fl_node.agent.supervisor import default_resolve
+        from fl_node import applications
 
         try:
-            folders.append(str(default_resolve(application).resolve()))
-        except ValueError as error:
+            shipped = applications.shipped_folder(applications.resolve(application))
+        except applications.ApplicationError as error:
             print(f"fl_node.spawner: --warm {application}: {error}", file=sys.stderr)
             return 1
+        if shipped is None:
+            print(
+                f"fl_node.spawner: --warm {application}: only shipped applications are warmed: "
+                f"{', '.join(applications.available())}; any other is loaded inside the node that runs it",
+                file=sys.stderr,
+            )
+            return 1
+        folders.append(str(shipped))
     nofile_soft, nofile_hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (nofile_hard, nofile_hard))
     gc.collect()

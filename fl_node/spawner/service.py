@@ -1,7 +1,8 @@
 """The spawner's socket: who may connect, what they may ask, and who is told when a process ends.
 
 Takes requests of docs/architecture.md as JSON lines, checks them, and hands them to the base template's brood
-or to an application's template. Owns leases. Forks nothing itself.
+or to an application's template. Owns leases. Forks nothing itself. Only shipped applications have a template: it
+imports their code on the host, as root; the code of any other folder is first imported inside a node.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fl_node import applications
 from fl_node.spawner.birth import Midwife, Order
 from fl_node.spawner.brood import STOP_SECONDS, Brood, next_zombie
 from fl_node.spawner.inventory import Inventory, NotYet, UnknownNode
@@ -200,12 +202,13 @@ class Service:
             self._started(ward.key, {"ok": False, "error": str(reason)})
             return
         order = Order(ward.key, place, ward.argv, ward.env, ward.log)
-        if ward.application is None:
+        shipped = None if ward.application is None else applications.shipped_folder(ward.application)
+        if shipped is None:
             ward.stop = lambda: self._brood.stop(ward.key)
             self._brood.start(order)
             return
         try:
-            template = self._template(ward.application)
+            template = self._template(str(shipped))
         except (RequestError, OSError) as error:
             self._started(ward.key, {"ok": False, "error": f"node {ward.node!r}: {error}"})
             return
@@ -230,7 +233,13 @@ class Service:
             )
         if not isinstance(config, dict):
             raise RequestError(f"warm: config must be an object, found {type(config).__name__}")
-        template = self._template(str(application))
+        shipped = applications.shipped_folder(str(application))
+        if shipped is None:
+            raise RequestError(
+                f"warm: {application} does not lie below {applications.SHIPPED}: only shipped applications are "
+                "imported on the host. Start it without warming: its code is then loaded inside the node"
+            )
+        template = self._template(str(shipped))
         if template.config == config and template.seconds is not None and template.error is None:
             wire.send({"ok": True, "seconds": 0.0, "threads": template.threads, "already": True})
             return

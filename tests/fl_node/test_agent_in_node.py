@@ -25,7 +25,7 @@ FAKES = str(Path(__file__).parent / "fakes")
 class AgentInNode:
     """An agent in node `name`, asked with curl from inside the node's network."""
 
-    def __init__(self, nest: Nest, name: str) -> None:
+    def __init__(self, nest: Nest, name: str, module: str = "tests.fl_node.fakes.agent") -> None:
         self.init = nest.nodes[name].pid
         self.state = nest.folder / "nodes" / name
         self.state.mkdir(parents=True)
@@ -37,7 +37,7 @@ class AgentInNode:
             "COHORTNET_SPAWNER": str(nest.socket),
         }
         self.process: Spawned = Spawner(nest.socket).start(
-            name, ["python", "-m", "tests.fl_node.fakes.agent"], environment, self.state / "program.log"
+            name, ["python", "-m", module], environment, self.state / "program.log"
         )
         wait_until(
             lambda: "listening" in (self.state / "program.log").read_text(), 10, "the agent in the node"
@@ -52,6 +52,11 @@ class AgentInNode:
         )
         return json.loads(done.stdout)
 
+    def events(self, run_id: str) -> bytes:
+        curl = ["nsenter", "-t", str(self.init), "-n", "curl", "-s", "-m", "15"]
+        url = f"http://127.0.0.1:5000/v1/events?run={run_id}&follow=false"
+        return subprocess.run([*curl, url], capture_output=True, timeout=20, check=True).stdout
+
     def start(self, run_id: str, behave: str, port: int = 6000) -> dict[str, Any]:
         return self.call(
             "POST",
@@ -65,17 +70,17 @@ class AgentInNode:
             },
         )
 
-    def wait(self, run_id: str, state: str) -> dict[str, Any]:
+    def wait(self, run_id: str, state: str, seconds: float = 10) -> dict[str, Any]:
         def reached() -> dict[str, Any] | None:
             status = self.call("GET", f"/v1/server/{run_id}")
             return status if status["state"] == state else None
 
-        return wait_until(reached, 10, f"{run_id} to be {state}")
+        return wait_until(reached, seconds, f"{run_id} to be {state}")
 
 
 @pytest.fixture
 def nest(tmp_path: Path) -> Iterator[Nest]:
-    with contextlib.closing(start_nest(tmp_path)) as made:
+    with contextlib.closing(start_nest(tmp_path, Path(FAKES).parent)) as made:
         made.add("fed.1")
         made.write()
         yield made
@@ -99,6 +104,11 @@ def test_runs_through_the_spawner(nest: Nest) -> None:
     print(f"\nPSS: agent {pss_kib(agent.process.pid)} KiB, FL process {pss_kib(waiting['host_pid'])} KiB")
     stopped = agent.call("DELETE", "/v1/server/waiting")
     assert (stopped["state"], stopped["exit_code"]) == ("stopped", -signal.SIGTERM)
+    agent.start("finishing", "finishing")
+    agent.wait("finishing", "running")
+    wait_until(lambda: "again" in str(agent.events("finishing")), 5, "its handler")
+    finished = agent.call("DELETE", "/v1/server/finishing?reason=goal")
+    assert (finished["state"], finished["exit_code"]) == ("succeeded", 0)
     agent.start("stubborn", "stubborn")
     agent.wait("stubborn", "running")
     stopped = agent.call("DELETE", "/v1/server/stubborn")

@@ -38,9 +38,11 @@ print(json.dumps({
 pytestmark = pytest.mark.live
 
 
-def start_nest(folder: Path) -> Nest:
+def start_nest(folder: Path, shipped: Path | None = None) -> Nest:
+    """A spawner for which all applications below `shipped` are the project's own (default: every test's)."""
     assert os.geteuid() == 0, "these tests make namespaces: run them as root"
     environment = {**os.environ, **FIXED_ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+    environment["TEST_SHIPPED"] = str(shipped or folder.parent)
     return Nest(folder, COMMAND, environment)
 
 
@@ -325,7 +327,7 @@ def test_everything_ends_with_the_spawner(own_nest: Nest, modules: Path, number:
 def test_a_second_spawner_on_the_socket_is_refused(nest: Nest) -> None:
     import subprocess
 
-    environment = {**os.environ, **FIXED_ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **FIXED_ENVIRONMENT, "PYTHONPATH": str(ROOT), "TEST_SHIPPED": "/"}
     second = subprocess.run(
         [*COMMAND, "--inventory", str(nest.inventory), "--socket", str(nest.socket)],
         env=environment,

@@ -81,9 +81,10 @@ class Agents:
         self.held: dict[
             str, set[str]
         ] = {}  # server -> runs that were live on it at the same time; more than one is a fault
-        self.behave: dict[str, str] = {}  # node -> dies | silent | never_listens | refuses | fails
+        self.behave: dict[str, str] = {}  # node -> dies | silent | never_listens | refuses | fails | deaf
         self.gone = False
         self.posts: list[tuple[str, str, str]] = []
+        self.deletes: list[tuple[str, str, str, str]] = []  # node, kind, run, query
         agents = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -239,11 +240,17 @@ class Agents:
         h.answer(201, dict(self.processes[key]))
 
     def delete(self, h: Any) -> None:
-        _, _, kind, run = h.path.split("/")
+        url = urlsplit(h.path)
+        _, _, kind, run = url.path.split("/")
         with self.lock:
             process = self.processes.get((h.node(), kind, run))
             if process is None:
                 return h.answer(404, {"errors": [{"message": "unknown run"}]})
+            self.deletes.append((h.node(), kind, run, url.query))
+            if url.query == "reason=goal" and process["state"] == "running":
+                if self.behave.get(h.node()) != "deaf":
+                    process["state"] = "finishing"  # serve() ends it
+                return h.answer(200, {**process, "state": "running"})
             self.end(h.node(), kind, run, "stopped")
             h.answer(200, dict(process))
 
@@ -279,8 +286,13 @@ class Agents:
             return
         process["state"] = "running"
         self.emit(node, run, "cohort.complete", clients=request["clients"])
+        more: dict[str, str] = {}
         for number in range(1, request["config"]["num-server-rounds"] + 1):
             self.wait(lambda: process["state"] != "running", self.round_s)
+            if process["state"] == "finishing":
+                more = {"stopped": "goal"}
+                number -= 1
+                break
             if process["state"] != "running":
                 return
             accuracy = min(0.99, 0.4 + 0.1 * number)
@@ -309,6 +321,7 @@ class Agents:
             weights_sha256="00",
             bytes_down=1,
             bytes_up=1,
+            **more,
         )
         for n, kind, r in list(self.processes):
             if r == run:

@@ -226,6 +226,25 @@ def test_a_goal_ends_the_run_and_a_deadline_fails_it(testbed: Make) -> None:
     assert bed.wait(unmet)["state"] == "failed" and bed.get(unmet)["goal"]["met"] is False
 
 
+def test_a_run_that_reached_its_goal_is_finished_and_a_deaf_server_is_stopped(testbed: Make) -> None:
+    """`run.finished` says what came of it and nobody is stopped; the other way is bounded and ends as well."""
+    bed = testbed(2, 2, edge=("--finish-timeout", "1"))
+    bed.agents.behave["fed.2"] = "deaf"
+    text = SEED_INTENT + "rounds: 500\ngoal: {accuracy: 0.6}\n"
+    well, deaf = (bed.post(text, ipstart=first, cohortsize=2)["id"] for first in (10, 12))
+    for run in (well, deaf):
+        record = bed.wait(run)
+        assert record["state"] == "succeeded" and record["reason"].startswith("goal met"), record["reason"]
+        assert record["goal"]["met"] is True and record["goal"]["reached"]["round"] == 2
+    states = {key: process["state"] for key, process in bed.agents.processes.items()}
+    finished = [e for e in bed.events(well) if e["kind"] == "run.finished"]
+    assert len(finished) == 1 and finished[0]["stopped"] == "goal" and finished[0]["rounds"] >= 2
+    assert {state for (_, _, run), state in states.items() if run == well} == {"succeeded"}
+    assert [q for n, k, r, q in bed.agents.deletes if r == well and k == "server"][0] == "reason=goal"
+    assert {state for (_, _, run), state in states.items() if run == deaf} == {"stopped"}
+    assert [q for n, k, r, q in bed.agents.deletes if r == deaf and k == "server"][:2] == ["reason=goal", ""]
+
+
 def test_sameserver_reuses_by_source_and_model_also_after_restarts(testbed: Make) -> None:
     bed = testbed(3, 2)
     assert bed.wait(bed.post(ipstart=12, cohortsize=2, sameserver="nor")["id"])["server"] == "fed.2"

@@ -34,7 +34,15 @@ def main() -> int:
     if behave == "fail":
         say("run.failed", error="client fc.9 is missing", clients=["fc.9"])
         return 3
-    if behave in ("wait", "stubborn", "children"):
+    if behave == "finishing":
+
+        def finish(*_: object) -> None:
+            say("run.finished", rounds=1, stopped="goal")
+            sys.exit(0)
+
+        signal.signal(signal.SIGUSR1, finish)
+        say("run.started", application="again, now that the handler is there")
+    if behave in ("wait", "finishing", "stubborn", "children"):
         time.sleep(600)
     for number in range(int(config["config"].get("rounds", 3))):
         time.sleep(float(config["config"].get("pause", 0.0)))

@@ -42,6 +42,10 @@ def _one_of(allowed: tuple[str, ...]) -> tuple[Callable[[Any], bool], str]:
     return (lambda value: value in allowed), " or ".join(allowed)
 
 
+def _whole(low: int, high: int) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: low <= value <= high), f"{low} to {high}"
+
+
 _AT_LEAST_1 = (lambda value: value >= 1), "1 or more"
 _AT_LEAST_0 = (lambda value: value >= 0), "0 or more"
 _FRACTION = (lambda value: 0 <= value <= 1), "0 to 1"
@@ -52,7 +56,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "fraction_train": _FRACTION,
     "fraction_evaluate": _FRACTION,
     "min_train_nodes": _AT_LEAST_1,
-    "min_evaluate_nodes": _AT_LEAST_0,
+    "min_evaluate_nodes": _whole(0, 100_000),
     "min_available_nodes": _AT_LEAST_1,
     "model": _one_of(MODELS),
     "dataset": _one_of(DATASETS),
@@ -60,11 +64,11 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dirichlet_alpha": _POSITIVE,
     "samples_per_client": _AT_LEAST_0,
     "validation_fraction": ((lambda value: 0 < value < 1), "a number between 0 and 1"),
-    "test_samples": _AT_LEAST_0,
+    "test_samples": _whole(0, 1_000_000),
     "seed": _AT_LEAST_0,
-    "local_epochs": _AT_LEAST_1,
-    "batch_size": _AT_LEAST_1,
-    "learning_rate": _POSITIVE,
+    "local_epochs": _whole(1, 1000),
+    "batch_size": _whole(1, 65_536),
+    "learning_rate": ((lambda value: 0 < value <= 100), "a number above 0, at most 100"),
     "momentum": ((lambda value: 0 <= value < 1), "0 to below 1"),
 }
 _KINDS = {"str": str, "int": int, "float": float}
