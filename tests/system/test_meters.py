@@ -231,6 +231,25 @@ def test_the_campus_limit_holds_whatever_is_behind_it() -> None:
         assert total_goodput_bps(inventory, ["fc.10"], "fed.1", "down", seconds=3) > 60e6  # upwards only
 
 
+def test_a_queue_asked_for_shares_and_is_shown() -> None:
+    plan = lab.preset("t-user-queue", clients=4, cohorts=1)
+    chosen = ("--testbed", plan.testbed)
+    with lab.up(plan) as inventory:
+        asked = ("set", "c1", "--cohort", "1", "--up", "20mbit", "--enforce", "queue", *chosen)
+        (view,) = meter(*asked)
+        assert (view["in_force"], view["pending"], view["entries"][0]["node"]) == ("queue", False, None)
+        clients = ["fc.10", "fc.11", "fc.12", "fc.13"]
+        found = total_goodput_bps(inventory, clients, "fed.1", "up")
+        expected = LIMIT_BPS * lab.GOODPUT_SHARE  # a queue counts whole frames, as a link does
+        assert abs(found - expected) <= 0.03 * expected, f"{found:.0f} bit/s, expected {expected:.0f} +-3 %"
+        (view,) = meter("show", "c1", *chosen)
+        shares = [share["bytes"] for share in view["entries"][0]["shares"]]
+        assert len(shares) == 4 and sum(shares) ** 2 / (4 * sum(share**2 for share in shares)) >= 0.95, shares
+        assert "queue at core:" in run("meter", *asked).stdout
+        run("meter", "rm", "c1", *chosen)
+        assert total_goodput_bps(inventory, clients, "fed.1", "up", seconds=3) > 3 * LIMIT_BPS
+
+
 def test_the_prompt_sets_lists_and_removes() -> None:
     plan = lab.preset("t-user-prompt", clients=4, cohorts=2)
     with lab.up(plan) as inventory:
