@@ -88,7 +88,7 @@ def conflicts(state: BookState, changed: Mapping[str, str]) -> list[Fault]:
             if other != spec.name:
                 message = f"the meter {other!r} already limits {spec.target} in direction {direction}"
                 hint = f"change that one, or delete it: DELETE /v1/meters/{other}"
-                path = changed.get(spec.name, spec.name)
+                path = f"{changed.get(spec.name, '')}.target".strip(".")
                 faults.append(Fault("conflict", Problem(path, "limited-twice", message, hint)))
                 break
     return faults

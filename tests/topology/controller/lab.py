@@ -78,9 +78,12 @@ def ring(name: str, size: int = 4) -> Plan:
 class Lab:
     """One testbed made by hand from a plan."""
 
-    def __init__(self, plan: Plan, *, hosts: bool = True, meters: list[dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self, plan: Plan, *, hosts: bool = True, meters: list[dict[str, Any]] | None = None, tso: bool = False
+    ) -> None:
         self.plan = plan
         self.meters = meters
+        self.tso = tso
         self.prefix = f"t-controller-{secrets.token_hex(3)}"
         self.core = f"{self.prefix}-core"
         self.folder = Path(tempfile.mkdtemp(prefix="tctl-", dir="/tmp"))
@@ -200,6 +203,9 @@ class Lab:
         )
         until("ovsdb-server answers", lambda: (self.folder / "db.sock").exists())
         self.vsctl("--no-wait", "init")
+        if self.tso:
+            # Without it TCP needs checksum offload switched off in the hosts.
+            self.vsctl("--no-wait", "set", "Open_vSwitch", ".", "other_config:userspace-tso-enable=true")
         self.start_vswitchd()
         words = ""
         for switch in self.plan.switches:

@@ -141,7 +141,7 @@ def test_two_meters_on_one_thing_are_refused_and_swapping_names_is_not() -> None
     state = BookState().changed([spec_of(GRAPH, "a", c1), spec_of(GRAPH, "b", c2, direction="up")])
     clash = state.changed([spec_of(GRAPH, "new", c2)])
     (fault,) = conflicts(clash, {"new": "meters[0]"})
-    assert fault.kind == "conflict" and fault.problem.path == "meters[0]" and "'b'" in fault.problem.message
+    assert fault.kind == "conflict" and fault.problem.path == "meters[0].target" and "'b'" in fault.problem.message
     beside = state.changed([spec_of(GRAPH, "new", c2, direction="down")])
     assert conflicts(beside, {"new": ""}) == []
     swapped = state.changed([spec_of(GRAPH, "a", c2, direction="up"), spec_of(GRAPH, "b", c1)])
