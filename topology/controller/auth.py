@@ -21,7 +21,8 @@ from topology.errors import Problem, TopologyError
 TOKEN_VARIABLE = "COHORTNET_CONTROLLER_TOKEN"
 SHORTEST, LONGEST = 16, 1024
 BASIC_PATHS = "/onos/"
-"""Below here Basic authentication is taken too, as ONOS's scripts send it: any user, the token as password."""
+"""Below here Basic authentication is taken too, as ONOS's scripts send it: any user, the token as
+password."""
 
 _ALLOWED = frozenset(string.ascii_letters + string.digits + string.punctuation)
 
@@ -35,8 +36,9 @@ def is_loopback(host: str) -> bool:
 
 
 def read_token(file: Path | None, environment: MutableMapping[str, str]) -> str | None:
-    """The token from the file, else from the environment (and taken out of it: no child inherits it), else
-    None.
+    """The token from the file, else from the environment, else None.
+
+    It is taken out of the environment either way: no child inherits it.
 
     Raises:
         TopologyError: where the file cannot be read, or the token is too short or has odd characters.

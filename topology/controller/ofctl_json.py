@@ -19,7 +19,6 @@ from os_ken.ofproto import ofproto_v1_3_parser as parser
 
 from topology.controller.matching import is_own_cookie
 from topology.controller.refused import (
-    Refused,
     bad_value,
     list_of,
     object_of,
@@ -272,16 +271,3 @@ def meter_message(body: dict[str, Any], command: int, number: int) -> Any:
         raise bad_value("bands", "the meter has no band", 'such as [{"type": "DROP", "rate": 1000}]')
     meter = {"flags": flags, "meter_id": number, "bands": bands}
     return record(lambda recorder: ofctl.mod_meter_entry(recorder, meter, command), "meter")
-
-
-__all__ = [
-    "FLOW_COMMANDS",
-    "METER_COMMANDS",
-    "Recorder",
-    "Refused",
-    "flow_filter",
-    "flow_message",
-    "meter_message",
-    "meter_number_given",
-    "record",
-]

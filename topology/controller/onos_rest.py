@@ -1,5 +1,5 @@
-"""ONOS's REST paths (`/onos/v1/devices`, `meters`, `flows`) with ONOS's JSON and status codes, so that a script
-written for ONOS works after changing the address.
+"""ONOS's REST paths (`/onos/v1/devices`, `meters`, `flows`) with ONOS's JSON and status codes, so that a
+script written for ONOS works after changing the address.
 
 What is installed here is the user's own: no part of the desired state, not put back after a restart of a
 switch. Flows and meters of the controller itself are listed, but not changed: 409. Flows stand in table 0:
@@ -18,9 +18,17 @@ from flask import Blueprint, Response, jsonify, request
 from os_ken.ofproto import ofproto_v1_3 as ofp
 from os_ken.ofproto import ofproto_v1_3_parser as parser
 
-from topology.controller import onos_json
+from topology.controller import onos_flows, onos_meters
 from topology.controller.fleet import Fleet
 from topology.controller.matching import FIRST_USER_METER, is_own_cookie
+from topology.controller.onos_devices import device_shown, ports_shown
+from topology.controller.onos_words import (
+    DEFAULT_APPLICATION,
+    OTHER_APPLICATION,
+    OWN_APPLICATION,
+    datapath_id,
+    device_id,
+)
 from topology.controller.refused import (
     Refused,
     bad_value,
@@ -61,17 +69,17 @@ class _Face:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._meter_lock = threading.Lock()
-        names = (onos_json.DEFAULT_APPLICATION, "org.onosproject.core", "org.onosproject.cli")
-        self._applications = {onos_json.application_bits(name): name for name in names}
+        names = (DEFAULT_APPLICATION, "org.onosproject.core", "org.onosproject.cli")
+        self._applications = {onos_flows.application_bits(name): name for name in names}
 
     # Devices.
 
     def number_of(self, device: str) -> int:
-        number = onos_json.datapath_id(device)
+        number = datapath_id(device)
         if number is None or (
             number not in self._fleet.network.graph.switches and number not in self._fleet.sessions()
         ):
-            known = ", ".join(onos_json.device_id(n) for n in list(self._fleet.network.graph.switches)[:20])
+            known = ", ".join(device_id(n) for n in list(self._fleet.network.graph.switches)[:20])
             raise _not_found(f"Device {shown(device)}", "deviceId", f"one of: {known}")
         return number
 
@@ -85,60 +93,6 @@ class _Face:
     def connected(self) -> list[tuple[int, Session]]:
         return sorted(self._fleet.sessions().items())
 
-    def device_shown(self, number: int) -> dict[str, Any]:
-        session = self._fleet.sessions().get(number)
-        said, address, since = None, "", 0.0
-        if session is not None:
-            answer = ask(session, parser.OFPDescStatsRequest(session.connection, 0))
-            said = answer[0] if answer else None
-            address, since = str(session.connection.address[0]), session.connected_since
-
-        def text(name: str) -> str:
-            value = getattr(said, name, b"")
-            return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-        state = "connected" if session is not None else "not connected"
-        return {
-            "id": onos_json.device_id(number),
-            "type": "SWITCH",
-            "available": session is not None,
-            "role": "MASTER" if session is not None else "NONE",
-            "mfr": text("mfr_desc"),
-            "hw": text("hw_desc"),
-            "sw": text("sw_desc"),
-            "serial": text("serial_num"),
-            "driver": "ovs",
-            "chassisId": f"{number:x}",
-            "lastUpdate": str(int(since * 1000)),
-            "humanReadableLastUpdate": state,
-            "annotations": {
-                "managementAddress": address,
-                "name": self._fleet.name_of(number),
-                "protocol": "OF_13",
-            },
-        }
-
-    def ports_shown(self, number: int) -> list[dict[str, Any]]:
-        session = session_of(self._fleet, number)
-        ports = []
-        for port in ask(session, parser.OFPPortDescStatsRequest(session.connection, 0)):
-            down = port.config & ofp.OFPPC_PORT_DOWN or port.state & ofp.OFPPS_LINK_DOWN
-            ports.append(
-                {
-                    "element": onos_json.device_id(number),
-                    "port": "local" if port.port_no == ofp.OFPP_LOCAL else str(port.port_no),
-                    "isEnabled": not down,
-                    "type": "copper",
-                    "portSpeed": port.curr_speed // 1000,
-                    "annotations": {
-                        "portName": port.name.decode("utf-8", "replace"),
-                        "portMac": port.hw_addr,
-                        "adminState": "disabled" if port.config & ofp.OFPPC_PORT_DOWN else "enabled",
-                    },
-                }
-            )
-        return ports
-
     # Meters.
 
     def meters_shown(self, number: int, session: Session, only: int | None = None) -> list[dict[str, Any]]:
@@ -149,13 +103,11 @@ class _Face:
         answer = ask(session, parser.OFPMeterStatsRequest(session.connection, 0, ofp.OFPM_ALL))
         counted = {entry.meter_id: entry for entry in answer}
         return [
-            onos_json.meter_shown(
+            onos_meters.meter_shown(
                 number,
                 entry,
                 counted.get(entry.meter_id),
-                onos_json.OWN_APPLICATION
-                if entry.meter_id < FIRST_USER_METER
-                else onos_json.DEFAULT_APPLICATION,
+                OWN_APPLICATION if entry.meter_id < FIRST_USER_METER else DEFAULT_APPLICATION,
             )
             for entry in configurations
         ]
@@ -175,7 +127,7 @@ class _Face:
             for attempt in range(_ADD_ATTEMPTS):
                 taken = {entry.meter_id for entry in meter_configurations(session)}
                 free = next(n for n in range(FIRST_USER_METER, ofp.OFPM_MAX) if n not in taken)
-                message = onos_json.meter_message(body, number, free)
+                message = onos_meters.meter_message(body, number, free)
                 try:
                     send(session, [message])
                     return free
@@ -195,9 +147,9 @@ class _Face:
     def remember(self, application: str) -> str:
         if not application or len(application) > 200:
             raise bad_value("appId", f"appId is {shown(application)}", "a name of 1 to 200 characters")
-        if application in (onos_json.OWN_APPLICATION, onos_json.OTHER_APPLICATION):
+        if application in (OWN_APPLICATION, OTHER_APPLICATION):
             raise bad_value("appId", f"{application} is the controller's own", "take another name")
-        bits = onos_json.application_bits(application)
+        bits = onos_flows.application_bits(application)
         other = self._applications.get(bits, application)
         if other != application:
             text = f"{shown(application)} cannot be told from {shown(other)} (they share 15 bits of a hash)"
@@ -213,24 +165,24 @@ class _Face:
 
     def flows(self, number: int, session: Session) -> list[tuple[int, int | str, Any]]:
         """Id, application and entry of every flow of a switch."""
-        return [(*onos_json.flow_id(number, entry), entry) for entry in all_flows(session)]
+        return [(*onos_flows.flow_id(number, entry), entry) for entry in all_flows(session)]
 
     def flows_shown(
         self, number: int, session: Session, keep: Callable[[int, int | str], bool] = lambda *_: True
     ) -> list[dict[str, Any]]:
         seen_ms = int(time.time() * 1000)
         return [
-            onos_json.flow_shown(number, entry, self.application_name(application), flow, seen_ms)
+            onos_flows.flow_shown(number, entry, self.application_name(application), flow, seen_ms)
             for flow, application, entry in self.flows(number, session)
             if keep(flow, application)
         ]
 
     def flow_to_add(self, device: str, body: dict[str, Any]) -> tuple[Session, Any]:
-        application = request.args.get("appId", body.get("appId", onos_json.DEFAULT_APPLICATION))
+        application = request.args.get("appId", body.get("appId", DEFAULT_APPLICATION))
         if not isinstance(application, str):
             raise bad_value("appId", f"appId is {shown(application)}", "a name")
         number, session = self.number_of(device), self.session(device)
-        message = onos_json.flow_message(
+        message = onos_flows.flow_message(
             body, number, self.remember(application), lambda given, path: user_meter(session, given, path)
         )
         return session, message
@@ -265,16 +217,16 @@ def blueprint(fleet: Fleet) -> Blueprint:
 
     @routes.get("/devices")
     def devices() -> Response:
-        return jsonify({"devices": [face.device_shown(number) for number in face.devices()]})
+        return jsonify({"devices": [device_shown(fleet, number) for number in face.devices()]})
 
     @routes.get("/devices/<device>")
     def device(device: str) -> Response:
-        return jsonify(face.device_shown(face.number_of(device)))
+        return jsonify(device_shown(fleet, face.number_of(device)))
 
     @routes.get("/devices/<device>/ports")
     def ports(device: str) -> Response:
         number = face.number_of(device)
-        return jsonify({**face.device_shown(number), "ports": face.ports_shown(number)})
+        return jsonify({**device_shown(fleet, number), "ports": ports_shown(fleet, number)})
 
     @routes.get("/meters")
     def meters() -> Response:
@@ -319,7 +271,7 @@ def blueprint(fleet: Fleet) -> Blueprint:
 
     @routes.get("/flows/application/<application>")
     def flows_of_application(application: str) -> Response:
-        bits = onos_json.application_bits(application)
+        bits = onos_flows.application_bits(application)
 
         def keep(_: int, of: int | str) -> bool:
             return of in (application, bits)
@@ -363,7 +315,7 @@ def blueprint(fleet: Fleet) -> Blueprint:
 
     @routes.delete("/flows/application/<application>")
     def delete_application(application: str) -> Response:
-        bits = onos_json.application_bits(application)
+        bits = onos_flows.application_bits(application)
         for number, session in face.connected():
             delete_entries(session, [entry for _, of, entry in face.flows(number, session) if of == bits])
         return Response(status=204)

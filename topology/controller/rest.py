@@ -30,7 +30,10 @@ from topology.errors import Problem
 THREADS = 8
 """A call that changes meters waits for switches; those that only read must not wait for it."""
 CONNECTIONS = 100
-CALLS = ("/v1/topology", "/v1/flows", "/v1/ports", "/v1/status", "/v1/meters", "/metrics", "/stats/...", "/onos/v1/...")
+CALLS = ("/v1/topology", "/v1/flows", "/v1/ports", "/v1/status", "/v1/meters", "/metrics") + (
+    "/stats/...",
+    "/onos/v1/...",
+)
 
 
 def _answer(problem: Problem, http_status: int) -> tuple[Response, int]:

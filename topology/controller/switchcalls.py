@@ -37,7 +37,7 @@ _HINTS = {
     "OFPMMFC_METER_EXISTS": "change it with modify, or take another id",
     "OFPMMFC_INVALID_METER": f"make the meter first; ids of users begin at {FIRST_USER_METER}",
     "OFPMMFC_UNKNOWN_METER": "list the meters to see which there are",
-    "OFPBMC_BAD_PREREQ": "name what the field stands in too: eth_type before addresses, ip_proto before ports",
+    "OFPBMC_BAD_PREREQ": "name what the field stands in: eth_type before addresses, ip_proto before ports",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.topology.controller.faces_lab import made_lab, port_of
-from tests.topology.controller.lab import Lab
+from tests.topology.controller.lab import Lab, until
 
 pytestmark = pytest.mark.live
 
@@ -77,7 +77,9 @@ def test_the_documentation_s_questions(lab: Lab) -> None:
         "dp_desc",
     }
     flow = get(lab, "/stats/flow/1")["1"][0]
-    names = "actions byte_count cookie duration_nsec duration_sec flags hard_timeout idle_timeout length match "
+    names = (
+        "actions byte_count cookie duration_nsec duration_sec flags hard_timeout idle_timeout length match "
+    )
     assert " ".join(sorted(flow)) == names + "packet_count priority table_id"
     total = get(lab, "/stats/aggregateflow/1")["1"]
     assert set(total[0]) == {"packet_count", "byte_count", "flow_count"}
@@ -269,3 +271,46 @@ def test_bodies_that_are_no_objects_or_too_long(lab: Lab) -> None:
         assert status == 400 and answer["errors"], (data[:20], status, answer)
     (lab.folder / "long").write_text('{"dpid": 1, "match": "' + "x" * 1_100_000 + '"}')
     assert lab.curl("/stats/flowentry/add", "-X", "POST", "-d", f"@{lab.folder}/long")[0] == 413
+
+
+def test_the_controller_s_own_meters_are_shown_and_kept(lab: Lab) -> None:
+    target = {"kind": "port", "switch": "s1", "port": port_of(lab, "h1")}
+    body = json.dumps({"target": target, "direction": "up", "rate": "20 Mbit/s", "enforce": "drop"})
+    assert lab.curl("/v1/meters/mine", "-X", "PUT", "-d", body)[0] == 201
+    try:
+        [kept] = get(lab, "/stats/meterconfig/1")["1"]
+        number = kept["meter_id"]
+        assert number < 100_000 and get(lab, f"/stats/meter/1/{number}")["1"][0]["meter_id"] == number
+        before = own(lab)
+        meter = {"dpid": 1, "flags": "KBPS", "meter_id": number, "bands": [{"type": "DROP", "rate": 1}]}
+        for command in ("add", "modify", "delete"):
+            status, answer = post(lab, f"/stats/meterentry/{command}", meter)
+            assert status == 409 and answer["errors"][0]["code"] == "own-meter", (command, answer)
+        flow = {"dpid": 1, "priority": 9, "actions": [{"type": "METER", "meter_id": number}]}
+        assert post(lab, "/stats/flowentry/add", flow)[0] == 409
+        device = "/onos/v1/meters/of:0000000000000001"
+        shown = lab.curl(f"{device}/{number}")[1]["meters"][0]
+        assert shown["appId"] == "org.cohortnet.controller" and shown["bands"][0]["rate"] == 20_000
+        assert lab.curl(f"{device}/{number}", "-X", "DELETE")[0] == 409
+        assert post(lab, "/stats/meterentry/delete", {"dpid": 1, "meter_id": "ALL"})[0] == 200
+        assert lab.curl("/stats/flowentry/clear/1", "-X", "DELETE")[0] == 200
+        assert get(lab, "/stats/meterconfig/1")["1"] == [kept] and own(lab) == before
+    finally:
+        assert lab.curl("/v1/meters/mine", "-X", "DELETE")[0] == 204
+
+
+def test_what_users_install_stays_when_the_controller_looks_again(lab: Lab) -> None:
+    meter = {"dpid": 1, "flags": "KBPS", "meter_id": 1, "bands": [{"type": "DROP", "rate": 1000}]}
+    flow = {"dpid": 1, "priority": 9, "match": {"in_port": 3}}
+    flow["actions"] = [{"type": "METER", "meter_id": 1}, {"type": "GOTO_TABLE", "table_id": 1}]
+    assert post(lab, "/stats/meterentry/add", meter)[0] == 200
+    assert post(lab, "/stats/flowentry/add", flow)[0] == 200
+    before = [(one["match"], one["actions"]) for one in users(lab)]
+    assert lab.end("controller") == 0
+    lab.start_controller(audit_s=0.2)
+    # Something to put back shows that it looked, and wrote.
+    ours = own(lab)
+    lab.ofctl("del-flows", "s1", "table=10")
+    until("our flows are back", lambda: own(lab) == ours)
+    assert [(one["match"], one["actions"]) for one in users(lab)] == before
+    assert get(lab, "/stats/meterconfig/1/1")["1"][0]["meter_id"] == 100_000

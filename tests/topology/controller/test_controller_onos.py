@@ -1,4 +1,5 @@
-"""ONOS's paths against a real Open vSwitch: scripts as ONOS's users write them, with only the address changed."""
+"""ONOS's paths against a real Open vSwitch: scripts as ONOS's users write them, with only the address
+changed."""
 
 from __future__ import annotations
 
@@ -70,14 +71,16 @@ DEVICE = "of%3A0000000000000001"
 
 body = '{ "deviceId": "of:0000000000000001", "unit": "KB_PER_SEC", "burst": true,' \\
        ' "bands": [ { "type": "DROP", "rate": "10000", "burstSize": "10000" } ] }'
-made = requests.post(f"{CONTROLLER}/onos/v1/meters/{DEVICE}", data=body, headers=HEADERS, auth=AUTH, timeout=5)
+meters = f"{CONTROLLER}/onos/v1/meters/{DEVICE}"
+made = requests.post(meters, data=body, headers=HEADERS, auth=AUTH, timeout=5)
 assert made.status_code == 201, made.text
-meters = requests.get(f"{CONTROLLER}/onos/v1/meters/{DEVICE}", auth=AUTH, timeout=5).json()["meters"]
-mine = [m for m in meters if m["bands"][0]["rate"] == 10000 and m["state"] == "ADDED"][-1]
+listed = requests.get(meters, auth=AUTH, timeout=5).json()["meters"]
+mine = [m for m in listed if m["bands"][0]["rate"] == 10000 and m["state"] == "ADDED"][-1]
 assert made.headers["Location"].endswith("/" + mine["id"]), made.headers
 flow = {
     "priority": 10000, "timeout": 0, "isPermanent": True, "deviceId": "of:0000000000000001",
-    "treatment": {"instructions": [{"type": "OUTPUT", "port": OUT}, {"type": "METER", "meterId": mine["id"]}]},
+    "treatment": {"instructions": [{"type": "OUTPUT", "port": OUT},
+                                   {"type": "METER", "meterId": mine["id"]}]},
     "selector": {"criteria": [{"type": "IN_PORT", "port": IN}, {"type": "ETH_TYPE", "ethType": "0x800"},
                               {"type": "IPV4_DST", "ip": ADDRESS + "/32"}]},
 }
