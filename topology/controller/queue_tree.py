@@ -16,12 +16,14 @@ from topology.plan import Shape
 
 UNLIMITED_BPS = 100_000_000_000
 """For classes that never hold anything back; HTB has no word for "no limit"."""
+_LEAST_REST = 0.1
+"""Of a rate: what stays for packets without a limit where limits ask for more than there is."""
 _DEEPEST = 8
 """Classes from the outermost to a leaf: TC_HTB_MAXDEPTH of the kernel."""
 _QUEUE_S = 0.1
 """What may wait in a leaf, at its guaranteed rate: with all members busy nobody waits longer."""
 _LEAST_FRAMES = 5
-"""Fewer would starve TCP at rates of kilobits (measured: 10 flows share 1 Mbit/s at 0.999 of it, Jain's index 0.999)."""
+"""Fewer would starve TCP at rates of kilobits (measured: ten flows share 1 Mbit/s with a Jain's index of 0.999)."""
 _LARGEST_SEGMENT_BYTES = 65550
 _LONGEST_BURST_S = 60
 """HTB keeps no more time than that."""
@@ -268,14 +270,17 @@ class _Builder:
         self, parent: str, rate: int, ceil: int, burst: int, children: list[_Child], rest: Box | None, depth: int,
         rest_leaf: tuple[tuple[str, ...], ...] = (),
     ) -> None:  # fmt: skip
-        """Share out a class's rate among limits, and a rest that is given what they leave, or as much as one of them."""
-        total = sum(child.weight for child in children)
-        others = max(rate - total, rate / (len(children) + 1)) if rest is not None else 0.0
-        for child in children:
-            assert child.limit is not None
-            self._limit(child.limit, parent, _share(rate, child.weight, total + others), ceil, depth + 1)
+        """Share out a class's rate among limits and a rest, which is guaranteed what they leave."""
+        others = []
         if rest is not None:
-            share = _share(rate, others, total + others)
+            left = rate - sum(child.weight for child in children)
+            others = [_Child(max(left, rate * _LEAST_REST), member=QueueMember("rest", *rest))]
+        shares = _shares(rate, [*children, *others])
+        for child, share in zip(children, shares, strict=False):
+            assert child.limit is not None
+            self._limit(child.limit, parent, share, ceil, depth + 1)
+        if rest is not None:
+            share = shares[-1]
             key = f"{parent}>rest"
             leaf = rest_leaf or _disciplines(self._shape, share, ceil)
             self._class(key, parent, share, ceil, _small_burst(share), burst, leaf)
@@ -300,9 +305,7 @@ class _Builder:
             self._nest(key, limit.members[0], nested, rate, ceil, burst, depth)
             return
         children = self._arrange(limit, nested)
-        total = sum(child.weight for child in children)
-        for child in children:
-            part = _share(rate, child.weight, total)
+        for child, part in zip(children, _shares(rate, children), strict=True):
             if child.limit is not None:
                 self._limit(child.limit, key, part, ceil, depth + 1)
                 continue
@@ -358,8 +361,27 @@ class _Builder:
         return QueuePlace(key, leaves, tuple(shares))
 
 
-def _share(rate: int, weight: float, total: float) -> int:
-    return max(8, int(rate * weight / total))
+def _shares(rate_bps: int, children: Sequence[_Child]) -> list[int]:
+    """A rate shared out by weight; what a limit cannot take goes to the others."""
+    shares = [0] * len(children)
+    open_ones = list(range(len(children)))
+    left = float(rate_bps)
+    while open_ones:
+        unit = left / sum(children[n].weight for n in open_ones)
+        full = []
+        for n in open_ones:
+            limit = children[n].limit
+            if limit is not None and limit.rate_bps < unit * children[n].weight:
+                full.append((n, limit.rate_bps))
+        if not full:
+            for n in open_ones:
+                shares[n] = max(8, int(unit * children[n].weight))
+            break
+        for n, most in full:
+            shares[n] = most
+            left -= most
+            open_ones.remove(n)
+    return shares
 
 
 def _small_burst(rate_bps: int) -> int:

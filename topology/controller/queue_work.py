@@ -121,7 +121,8 @@ def _check_node(node: str, interface: str, inventory: Mapping[str, Any]) -> None
         answer = fcntl.ioctl(probe, _SIOCGIFHWADDR, struct.pack("16s24x", interface.encode()))
     mac = answer[18:24].hex(":")
     if mac != entry["mac"].lower():
-        raise TopologyError(f"process {entry['pid']} is not node {node!r}: its {interface} has {mac}, not {entry['mac']}")
+        wanted = entry["mac"]
+        raise TopologyError(f"process {entry['pid']} is not node {node!r}: its {interface} has {mac}, not {wanted}")
 
 
 def _is_in_force(tree: AppliedTree, major: int, found: Mapping[int, queue_counters.Counted]) -> bool:
@@ -170,7 +171,7 @@ def _implied(inventory: Mapping[str, Any], node: str | None, interface: str) -> 
 
 
 def carry_out(jobs: Sequence[Job]) -> None:
-    """Run each job's lines, wait until what leaves is empty, run the rest. A job that fails ends in the engine's shape."""
+    """Run all lines, wait until what leaves is empty, run the rest. A job that fails ends in the engine's shape."""
     failed = _run(jobs, [(job, line) for job in jobs for line in job.lines])
     going = [job for job in jobs if id(job) not in failed]
     _drain(going)
@@ -186,7 +187,7 @@ def carry_out(jobs: Sequence[Job]) -> None:
 
 
 def _run(jobs: Sequence[Job], lines: Sequence[tuple[Job, Line]]) -> set[int]:
-    """Put lines through one `tc`; the first refusal of each job becomes its error. Gives the ids of jobs that failed."""
+    """Put lines through one `tc`; the first refusal of each job becomes its error. The ids of jobs that failed."""
     if not lines:
         return set()
     text = "".join(" ".join(line) + "\n" for _, line in lines)

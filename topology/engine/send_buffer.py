@@ -38,7 +38,9 @@ def enlarge(inventory: Mapping[str, Any]) -> str | None:
             problem = "it has no packet socket of its own for sending"
     except (OSError, ValueError) as error:
         problem = str(error)
-    return problem and f"the send buffer of Open vSwitch ({rundir}) cannot be enlarged, queues share unevenly: {problem}"
+    if problem is None:
+        return None
+    return f"the send buffer of Open vSwitch ({rundir}) cannot be enlarged, queues share unevenly: {problem}"
 
 
 def _enlarge(pid: int) -> int:
