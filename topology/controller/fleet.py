@@ -56,7 +56,7 @@ class Fleet:
         self.queues = QueueKeeper(
             lambda: self.meters.layout().limits,
             lambda: self.network.graph.inventory,
-            book.path.with_name("queued"),
+            book.path.parent,
             self.trouble,
             audit_s,
         )

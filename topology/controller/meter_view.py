@@ -170,6 +170,8 @@ class MeterView:
         if statistics and limit in keeper.in_force:
             try:
                 counters = keeper.statistics(limit)
+                if error_text := counters.pop("error", None):
+                    problem = f"{place.direction}: {error_text}"
             except (TopologyError, OSError, LookupError, ValueError) as error:
                 problem = f"{place.direction}: its queue cannot be read: {error}"
         entry = {"direction": place.direction, "interface": limit.interface, "node": limit.node, **counters}

@@ -1,7 +1,7 @@
 """The thread that keeps the queues (HTB) what they should be: meters that are enforced by queueing.
 
-Decides nothing: takes the limits from the meter plan and hands them to `queues.QueueEnforcer`. A testbed without
-such meters never starts it on anything.
+Decides nothing: takes the limits from the meter plan and hands them to `queues.QueueEnforcer`, which it makes only
+where there are, or were, such meters.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("controller.queues")
 
+KEPT = "queues.json"
+"""The enforcer's own file, beside the book: it is there where a former controller made queues."""
+
 
 class QueueKeeper:
     """Applies limits whenever it is woken, and every `audit_s` seconds where there are any.
 
     Args:
         limits: gives those that should be in force.
-        inventory: gives the inventory as it is now.
-        mark: a file that is there while queues of ours may be in place: a controller that starts and finds it
-            looks after them, even where no meter wants one any more.
+        inventory: gives the inventory as it is now; another object where it changed.
+        state: the testbed's state folder.
         on_error: called with each text that the enforcer gives, once.
     """
 
@@ -34,18 +36,19 @@ class QueueKeeper:
         self,
         limits: Callable[[], Sequence[QueueLimit]],
         inventory: Callable[[], Mapping[str, Any]],
-        mark: Path,
+        state: Path,
         on_error: Callable[[str], None],
         audit_s: float,
     ) -> None:
-        self._limits, self._inventory, self._mark, self._on_error = limits, inventory, mark, on_error
+        self._limits, self._inventory, self._on_error = limits, inventory, on_error
         self._audit_s = audit_s
+        self._needed = (state / KEPT).exists()
+        self._making = threading.Lock()
         self._enforcer: tuple[Mapping[str, Any], QueueEnforcer] | None = None
-        self._using = threading.Lock()
+        self._applied: tuple[tuple[QueueLimit, ...], Mapping[str, Any]] | None = None
         self._progress = threading.Condition()
         self._asked = self._done = 0
         self._stopped = False
-        self._applied: tuple[tuple[QueueLimit, ...], Mapping[str, Any]] | None = None
         self.in_force: tuple[QueueLimit, ...] = ()
         """What the enforcer confirmed; limits that failed are missing."""
         self.problems: tuple[str, ...] = ()
@@ -76,37 +79,33 @@ class QueueKeeper:
 
     def statistics(self, limit: QueueLimit) -> dict[str, Any]:
         """Counters of a limit that is in force."""
-        with self._using:
-            return self._enforcer_now().statistics(limit)
+        return self._enforcer_now().statistics(limit)
 
     def _enforcer_now(self) -> QueueEnforcer:
-        inventory = self._inventory()
-        if self._enforcer is None or self._enforcer[0] is not inventory:
-            from topology.controller.queues import QueueEnforcer
+        with self._making:
+            inventory = self._inventory()
+            if self._enforcer is None or self._enforcer[0] is not inventory:
+                from topology.controller.queues import QueueEnforcer
 
-            self._enforcer = inventory, QueueEnforcer(inventory)
-        return self._enforcer[1]
+                self._enforcer = inventory, QueueEnforcer(inventory)
+            return self._enforcer[1]
 
     def _apply(self, audit: bool) -> None:
-        limits = tuple(self._limits())
-        state = limits, self._inventory()
-        if state == self._applied and not audit:
+        limits, inventory = tuple(self._limits()), self._inventory()
+        self._needed = self._needed or bool(limits)
+        before = self._applied
+        same = before is not None and before[0] == limits and before[1] is inventory
+        if not self._needed or (same and not (audit and limits)):
             return
         self._applied = None
-        if not limits and not self._mark.exists():
-            self.in_force, self.problems = (), ()
-            return
-        if limits:
-            self._mark.touch()
-        with self._using:
-            problems = tuple(self._enforcer_now().apply(limits))
-        if not limits and not problems:
-            self._mark.unlink(missing_ok=True)
-        for problem in set(problems) - set(self.problems):
-            self._on_error(problem)
+        problems = tuple(self._enforcer_now().apply(limits))
+        for problem in dict.fromkeys(problems):
+            if problem not in self.problems:
+                self._on_error(problem)
         self.in_force = tuple(limit for limit in limits if not concerning(limit, problems))
         self.problems = problems
-        self._applied = None if problems else state
+        if not problems:
+            self._applied = limits, inventory
 
     def _run(self) -> None:
         audit = False
@@ -129,7 +128,17 @@ class QueueKeeper:
                     return
 
 
+def _speaks_of(text: str, word: str) -> bool:
+    return re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w-])", text) is not None
+
+
 def concerning(limit: QueueLimit, problems: Sequence[str]) -> list[str]:
-    """Those of the enforcer's texts that speak of this limit's meter, or of its interface."""
-    words = [rf"(?<![\w.-]){re.escape(word)}(?![\w-])" for word in (limit.meter, limit.interface)]
-    return [text for text in problems if any(re.search(word, text) for word in words)]
+    """Those of the enforcer's texts that speak of this limit's meter, of its interface (and node), or of neither
+    any meter nor interface at all."""
+    found = []
+    for text in problems:
+        here = _speaks_of(text, limit.interface) and (limit.node is None or _speaks_of(text, limit.node))
+        general = "meter " not in text and "interface " not in text
+        if here or general or _speaks_of(text, limit.meter):
+            found.append(text)
+    return found

@@ -1,4 +1,4 @@
-"""One connected switch: a thread that makes its flows and meters what they should be, and asks it questions.
+"""One connected switch: a thread that makes its flows and meters what they should be.
 
 Wakes when the network's belief changed, and every `audit_s` seconds to see whether somebody took a flow away.
 Every question has a deadline; a switch that does not answer is disconnected, and comes back by itself.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from topology.controller import wire
+from topology.controller.conversation import ANSWER_S, FLOW_S, Conversation, Refusal, SwitchSilent
 from topology.controller.flows import (
     COOKIE_OURS,
     COOKIE_OURS_MASK,
@@ -21,7 +21,6 @@ from topology.controller.flows import (
     Barrier,
     Contents,
     Flow,
-    Message,
     Meter,
     MeterMod,
 )
@@ -29,43 +28,11 @@ from topology.controller.reconcile import reconcile
 
 LOG = logging.getLogger("controller.session")
 
-ANSWER_S = 10.0
-"""Deadline of a switch's answer to a question."""
-FLOW_S = 0.01
-"""What each flow message adds to it; one takes about 0.1 ms, and many switches may be served at once."""
-CHUNK_BYTES = 256 * 1024
 SHOWN_REFUSALS = 20
 """Refusals of one attempt that are shown one by one."""
 
 
-class SwitchSilent(Exception):
-    """The switch did not answer in time, or its connection ended meanwhile."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A message of ours that the switch answered with an OpenFlow error, and the error in words."""
-
-    message: Message
-    text: str
-
-
-class _Question:
-    """A request that waits for the parts of its reply."""
-
-    def __init__(self, sent: Mapping[int, Message | str]) -> None:
-        self.sent = sent
-        """What went out for it, by transaction id."""
-        self.entries: list[Any] = []
-        self.refusals: list[Refusal] = []
-        self.error: str | None = None
-        """The request itself was refused."""
-        self.errors: list[Any] | None = None
-        """Where the asker wants to see OpenFlow errors itself: those of its messages."""
-        self.done = threading.Event()
-
-
-class Session:
+class Session(Conversation):
     """The conversation with one switch, from its connection to its end.
 
     Args:
@@ -88,9 +55,8 @@ class Session:
         on_sent: Callable[[int], None],
         audit_s: float,
     ) -> None:
+        super().__init__(connection, name, on_error)
         self._audit_s = audit_s
-        self.connection = connection
-        self.name = name
         self.connected_since = time.time()
         self.installed = False
         """The switch confirmed everything that it should have by now."""
@@ -98,16 +64,12 @@ class Session:
         """What it confirmed: flows by key, meters by id."""
         self.flow_count = 0
         self.maximum_meters = 0
-        self._wanted, self._on_read, self._on_error, self._on_sent = wanted, on_read, on_error, on_sent
+        self._wanted, self._on_read, self._on_sent = wanted, on_read, on_sent
         self._wake = threading.Event()
-        self._closed = threading.Event()
-        self._lock = threading.Lock()
-        self._numbering = threading.Lock()
         self._progress = threading.Condition()
         self._asked = 0
         self._done = 0
         self._refusals: tuple[Refusal, ...] = ()
-        self._questions: dict[int, _Question] = {}
         self._thread = threading.Thread(target=self._run, name=f"session-{name}", daemon=True)
 
     def start(self) -> None:
@@ -136,128 +98,16 @@ class Session:
     def close(self) -> None:
         """The connection ended: every question in the air fails, the thread ends."""
         self.installed = False
-        self._closed.set()
+        self.fail_questions()
         self._wake.set()
         with self._progress:
             self._progress.notify_all()
-        with self._lock:
-            questions = list(self._questions.values())
-        for question in questions:
-            question.done.set()
-
-    # What the switch says; called from the thread that handles os-ken's events.
-
-    def on_reply(self, reply: Any, entries: Iterable[Any] = (), last: bool = True) -> None:
-        """A part of a reply; parts without a question are dropped (it came too late)."""
-        with self._lock:
-            question = self._questions.get(reply.xid)
-        if question is not None:
-            question.entries.extend(entries)
-            if last:
-                question.done.set()
-
-    def on_openflow_error(self, error: Any) -> None:
-        """The switch refused something: keep it for whoever asked, or say it where nobody waits."""
-        text = wire.describe_error(error)
-        with self._lock:
-            question = next((q for q in self._questions.values() if error.xid in q.sent), None)
-        if question is None:
-            self._on_error(f"{self.name} refused message {error.xid:#x}: {text}")
-            return
-        message = question.sent[error.xid]
-        if question.errors is not None:
-            question.errors.append(error)
-            if self._questions.get(error.xid) is question:
-                question.done.set()
-        elif isinstance(message, str):
-            question.error = text
-            question.done.set()
-        else:
-            question.refusals.append(Refusal(message, f"{self.name} refused {words(message)}: {text}"))
-
-    # Questions; any thread may ask.
-
-    def _ask(self, request: Any, before: Sequence[Message] = (), timeout_s: float = ANSWER_S) -> _Question:
-        """Send the messages `before` and the request in one go, wait for the reply to the request.
-
-        Raises:
-            SwitchSilent: where it does not come in time.
-        """
-        messages = [wire.to_openflow(self.connection, message) for message in before]
-        kind = type(request).__name__
-        return self._exchange([*messages, request], [*before, kind], timeout_s)
-
-    def exchange(self, messages: Sequence[Any], timeout_s: float) -> tuple[list[Any], list[Any]]:
-        """Send os-ken messages of a REST call in one go, wait for the reply to the last.
-
-        Gives the reply's entries, and the OpenFlow errors that the messages met: they are the caller's to
-        tell, and no trouble of the controller's.
-
-        Raises:
-            SwitchSilent: where the reply does not come in time.
-        """
-        errors: list[Any] = []
-        names = [type(message).__name__ for message in messages]
-        return self._exchange(messages, names, timeout_s, errors).entries, errors
-
-    def _exchange(
-        self,
-        messages: Sequence[Any],
-        sent: Sequence[Message | str],
-        timeout_s: float,
-        errors: list[Any] | None = None,
-    ) -> _Question:
-        # Numbers are given one by one; nobody who waits for a reply waits for this.
-        with self._numbering:
-            data, numbers = wire.serialise(self.connection, messages)
-        number, kind = numbers[-1], type(messages[-1]).__name__
-        question = _Question(dict(zip(numbers, sent, strict=True)))
-        question.errors = errors
-        with self._lock:
-            self._questions[number] = question
-        try:
-            # In pieces: the socket's own time-out holds for one piece, however much there is to send.
-            for start in range(0, len(data), CHUNK_BYTES):
-                if self._closed.is_set() or not self.connection.send(data[start : start + CHUNK_BYTES]):
-                    raise SwitchSilent(f"{self.name} is not connected any more")
-            if not question.done.wait(timeout_s):
-                raise SwitchSilent(f"{self.name} did not answer {kind} in {timeout_s:g} s")
-            if self._closed.is_set():
-                raise SwitchSilent(f"{self.name} went while it was asked for {kind}")
-        finally:
-            with self._lock:
-                del self._questions[number]
-        return question
-
-    def _entries(self, request: Any, timeout_s: float) -> list[Any]:
-        question = self._ask(request, timeout_s=timeout_s)
-        if question.error is not None:
-            self._on_error(f"{self.name} refused {type(request).__name__}: {question.error}")
-        return question.entries
-
-    def flow_statistics(self, cookie: int = 0, mask: int = 0, timeout_s: float = ANSWER_S) -> list[Any]:
-        """Entries of the switch's flow statistics, of flows whose cookie agrees under the mask. Raises
-        SwitchSilent."""
-        return self._entries(wire.flow_statistics_request(self.connection, cookie, mask), timeout_s)
-
-    def port_statistics(self, timeout_s: float = ANSWER_S) -> list[Any]:
-        """Entries of the switch's port statistics. Raises SwitchSilent."""
-        return self._entries(wire.port_statistics_request(self.connection), timeout_s)
-
-    def meter_statistics(self, meter: int | None = None, timeout_s: float = ANSWER_S) -> list[Any]:
-        """Entries of the switch's meter statistics, of one meter or all. Raises SwitchSilent."""
-        return self._entries(wire.meter_statistics_request(self.connection, meter), timeout_s)
-
-    def meter_configurations(self, meter: int | None = None, timeout_s: float = ANSWER_S) -> list[Meter]:
-        """The meters that the switch has, those of others included, or one of them. Raises SwitchSilent."""
-        entries = self._entries(wire.meter_configuration_request(self.connection, meter), timeout_s)
-        return [wire.from_meter_configuration(entry) for entry in entries]
 
     # The thread.
 
     def _read_maximum_meters(self) -> int:
         # A switch without meters may know no such question: its error says as much as a zero.
-        entries = self._ask(wire.meter_features_request(self.connection)).entries
+        entries = self.ask(wire.meter_features_request(self.connection)).entries
         return max((int(entry.max_meter) for entry in entries), default=0)
 
     def _read(self) -> Contents:
@@ -325,7 +175,7 @@ class Session:
         if not messages:
             return wanted, []
         timeout_s = ANSWER_S + len(messages) * FLOW_S
-        question = self._ask(wire.to_openflow(self.connection, Barrier()), messages[:-1], timeout_s)
+        question = self.ask(wire.to_openflow(self.connection, Barrier()), messages[:-1], timeout_s)
         meters = sum(isinstance(message, MeterMod) for message in messages)
         changes = sum(not isinstance(message, Barrier) for message in messages) - meters
         self._on_sent(changes + meters)
@@ -338,12 +188,3 @@ class Session:
             len(wanted.meters),
         )
         return (None if question.refusals else wanted), question.refusals
-
-
-def words(message: Message) -> str:
-    """A message for people: `to add flow table=10 ...`."""
-    if isinstance(message, Barrier):
-        return "a barrier"
-    if isinstance(message, MeterMod):
-        return f"to {message.command} meter {message.meter}"
-    return f"to {message.command} flow {message.flow}"

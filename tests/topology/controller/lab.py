@@ -227,9 +227,8 @@ class Lab:
         self._controller_set = True
 
     def start_vswitchd(self) -> None:
-        self.spawn(
-            "vswitchd", "ovs-vswitchd", self.database, "--no-chdir", f"--unixctl={self.folder}/vswitchd.ctl"
-        )
+        control, pid = f"--unixctl={self.folder}/vswitchd.ctl", f"--pidfile={self.folder}/ovs-vswitchd.pid"
+        self.spawn("vswitchd", "ovs-vswitchd", self.database, "--no-chdir", control, pid)
 
     def end(self, name: str, *, kill: bool = False) -> int:
         process = self.processes.pop(name)

@@ -198,7 +198,8 @@ def test_refusals_name_what_is_wrong(lab: Lab) -> None:
         ("PUT", "", {"meters": {}}, 400, [("meters", "bad-value")]),
         ("PUT", "", {"meters": [{**good, "name": "a"}, {**good, "name": "a"}, {"name": "b"}]}, 400,
          [("meters[1].name", "duplicate-name"), ("meters[2].target", "bad-value"), ("meters[2].rate", "bad-value")]),
-        ("PUT", "", {"meters": [{**good, "name": "a"}, {**good, "name": "b"}]}, 409, [("meters[1].target", "limited-twice")]),
+        ("PUT", "", {"meters": [{**good, "name": "a"}, {**good, "name": "b"}]}, 409,
+         [("meters[1].target", "limited-twice")]),
         ("GET", "/nothing", None, 404, [("nothing", "unknown-meter")]),
         ("POST", "/x", good, 405, [("/v1/meters/x", "method-not-allowed")]),
     ]  # fmt: skip
