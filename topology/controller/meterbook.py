@@ -168,20 +168,30 @@ def _read(text: str, graph: Graph) -> tuple[BookState, list[str]]:
 
 
 def _initial(graph: Graph) -> tuple[BookState, list[str]]:
-    """The meters that the inventory asks for."""
+    """The meters that the inventory asks for; one that conflicts with those before it is left out."""
     bodies = graph.inventory.get("meters") or []
-    specs: dict[str, MeterSpec] = {}
+    read: list[tuple[str, MeterSpec]] = []
     faults: list[Fault] = []
     for index, body in enumerate(bodies if isinstance(bodies, list) else []):
         path = f"inventory: meters[{index}]"
         spec, found = read_spec(body, graph, lambda *_: True, path=path)
-        if spec is not None and spec.name in specs:
+        faults += found
+        if spec is not None:
+            read.append((path, spec))
+    specs = {spec.name: spec for _, spec in read}
+    whole = BookState().changed(specs.values())
+    # All at once, since one by one takes the square of their number; one by one only to say which is at fault.
+    if len(specs) == len(read) and not conflicts(whole, {spec.name: path for path, spec in read}):
+        return whole, [f"a meter is left out: {fault.problem}" for fault in faults]
+    specs = {}
+    for path, spec in read:
+        if spec.name in specs:
             problem = Problem(f"{path}.name", "duplicate-name", f"{spec.name!r} is used by another meter")
             found = [Fault("conflict", problem)]
-        elif spec is not None:
+        else:
             found = conflicts(BookState().changed([*specs.values(), spec]), {spec.name: path})
-            if not found:
-                specs[spec.name] = spec
+        if not found:
+            specs[spec.name] = spec
         faults += found
     return BookState().changed(specs.values()), [f"a meter is left out: {fault.problem}" for fault in faults]
 
