@@ -6,9 +6,9 @@
     sudo .venv/bin/python benchmarks/meters.py --only scale        1,000 meters: time, throughput, memory
 
 Goodput: a cohort of one and of ten clients sends to its server (up) or receives from it (down) through the whole
-preset, under one cohort meter. TCP is cubic in every node (named and fixed). Measurement begins after `--settle`
-seconds, when the first burst is spent. Each figure is the median of `--runs` runs. The window check samples the
-receiving interface every 50 ms and compares the bytes of every window with rate x time + burst.
+preset, under one cohort meter. TCP is cubic at every sender (set by iperf3, and checked). Measurement begins after
+`--settle` seconds, when the first burst is spent. Each figure is the median of `--runs` runs. The window check samples
+the receiving interface every 50 ms and compares the bytes of every window with rate x time + burst.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SAMPLER = (
 
 @contextmanager
 def raised(name: str, clients: int, campuses: int, rest_port: int, *, shaped: bool = True) -> Iterator[dict[str, Any]]:
-    """The preset with one cohort, network only (no agents), with cubic in every node; removed at the end.
+    """The preset with one cohort, network only (no agents); removed at the end.
 
     Without `shaped` its links have no rate and no delay: what limits a flow is then the forwarding itself.
     """
@@ -67,9 +67,6 @@ def raised(name: str, clients: int, campuses: int, rest_port: int, *, shaped: bo
         plan = replace(plan, links=tuple(replace(link, a_to_b=Shape(), b_to_a=Shape()) for link in plan.links))
     inventory = engine.raise_testbed(plan)
     try:
-        with ThreadPoolExecutor(8) as pool:
-            command = ["sysctl", "-q", "-w", "net.ipv4.tcp_congestion_control=cubic"]
-            list(pool.map(lambda node: execution.execute(inventory, node["name"], command), inventory["nodes"]))
         yield inventory
     finally:
         engine.remove_testbed(name)
@@ -117,6 +114,8 @@ def transfer(
         raise SystemExit(f"{client}: iperf3: {result.get('error') or done.stderr or done.stdout[:300]}")
     end = result["end"]
     if protocol == "tcp":
+        if end.get("sender_tcp_congestion") != "cubic":
+            raise SystemExit(f"{client}: sent with {end.get('sender_tcp_congestion')}, not cubic")
         return float(end["sum_received"]["bits_per_second"])
     total = end["sum"]
     return float(total["bits_per_second"]) * (1 - float(total["lost_percent"]) / 100)
