@@ -69,7 +69,9 @@ def raised(name: str, clients: int, campuses: int, rest_port: int, *, shaped: bo
     try:
         yield inventory
     finally:
-        engine.remove_testbed(name)
+        removal = engine.remove_testbed(name)
+        if removal.left:
+            print(f"left behind: {removal.left}", file=sys.stderr)
 
 
 class Meters:
