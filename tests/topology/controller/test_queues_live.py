@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -125,7 +126,7 @@ def check_frames(made: Bed, limit: QueueLimit, seconds: float, after: float) -> 
     assert [share["client"] for share in now["shares"]] == CLIENTS
     assert sum(shares) == pytest.approx(now["bytes"] - counted["bytes"], rel=0.01)
     assert sum(shares) == pytest.approx(passed * seconds / 8, rel=0.05)
-    assert now["packets"] - counted["packets"] == pytest.approx(sum(shares) / 1500, rel=0.1)
+    assert sum(shares) / 1514 <= now["packets"] - counted["packets"] <= sum(shares) / 500
 
 
 def check_total(values: Sequence[float], rate: int, fair: float = 0.95, tolerance: float = 0.05) -> None:
@@ -150,12 +151,13 @@ def test_total_is_shared_equally_and_a_new_rate_is_set_in_place(shaped: Bed, up:
         assert 0 < after["backlog_bytes"] < 0.15 * 20 * M / 8
         if up:  # a sender in the same system waits for its own queue instead of losing packets
             assert after["drops"] > 0
-        for rate in (50 * M, 5 * M):
+        for rate in (50 * M, 5 * M) if up else (50 * M,):
             changed = replace(limit, rate_bps=rate, burst_bits=rate)
             assert shaped.apply([changed]) == []
             # Nothing was made anew: the counters go on.
             assert shaped.statistics(changed)["bytes"] >= after["bytes"]
-            check_frames(shaped, changed, 2, after=1.5)
+            # A rate cut to a tenth costs TCP retransmission timeouts first.
+            check_frames(shaped, changed, 2, after=1.0 if rate > 20 * M else 2.5)
         assert shaped.apply([]) == []
         fast = sum(tcp_flows.rates(running, 1, after=0.5))
         assert fast > 85 * M, "without the limit the link's own rate is reached again"
@@ -192,7 +194,7 @@ def test_a_client_within_a_cohort_within_a_server(shaped: Bed) -> None:
     with restored(shaped, [(None, cohort.interface)]):
         assert shaped.apply([one, cohort, server]) == []
         with shaped.flows(True, CLIENTS[:5]) as running:
-            values = tcp_flows.rates(running, 2.5, after=2.5)
+            values = tcp_flows.rates(running, 2, after=2)
             print([round(value / M, 2) for value in values], shaped.statistics(server))
             assert values[0] == pytest.approx(2 * M * tcp_flows.GOODPUT_SHARE, rel=0.05)
             assert sum(values[:4]) == pytest.approx(20 * M * tcp_flows.GOODPUT_SHARE, rel=0.05)
@@ -263,3 +265,48 @@ def test_goodput_of_new_flows(plain: Bed, up: bool, rate: int) -> None:
         assert plain.apply([limit]) == []
         with plain.flows(up) as running:
             check_total(tcp_flows.rates(running, 2.5, after=2.0), rate)
+
+
+def test_no_packet_is_lost_when_limits_come_change_nest_and_go(plain: Bed) -> None:
+    """Datagrams wait in the queue while the tree around them changes; each of them arrives."""
+    cohort = replace(plain.cohort(True, 100_000), burst_bits=800)
+    one = replace(cohort, meter="one", rate_bps=80_000, members=cohort.members[:1])
+    steps = [[cohort], [replace(cohort, rate_bps=150_000)], [cohort, one], [replace(cohort, rate_bps=3 * M)], []]
+    with restored(plain, [(None, cohort.interface)]):
+        sender = namespaces.inside(plain.path("c0"), lambda: socket.socket(type=socket.SOCK_DGRAM))
+        receiver = namespaces.inside(plain.path("server"), lambda: socket.socket(type=socket.SOCK_DGRAM))
+        with sender, receiver:
+            receiver.bind((plain.nodes["server"]["address"], 0))
+            receiver.settimeout(3)
+            sender.connect(receiver.getsockname())
+            count, waited = 0, []
+            for limits in steps:
+                assert plain.apply(limits) == []
+                for _ in range(20):
+                    sender.send(count.to_bytes(4, "big") * 25)
+                    count += 1
+                time.sleep(0.05)
+                waited.append(plain.statistics(limits[0])["backlog_bytes"] if limits else 0)
+            got = {int.from_bytes(receiver.recv(200)[:4], "big") for _ in range(count)}
+    print(f"bytes that waited at each step: {waited}")
+    assert sum(size > 1000 for size in waited) >= 3, "there was a queue to be lost"
+    assert got == set(range(count))
+
+
+def test_many_interfaces_are_set_and_restored_in_little_time(plain: Bed) -> None:
+    def each(rate: int) -> list[QueueLimit]:
+        address = plain.nodes["server"]["address"]
+        below = [QueueLimit(f"d.{c}", "down", None, plain.port(c), rate, rate, (QueueMember(c, None, None),))
+                 for c in CLIENTS]  # fmt: skip
+        own = [QueueLimit(f"u.{c}", "up", c, "eth0", rate, rate, (QueueMember(c, None, address),)) for c in CLIENTS]
+        return [*below, *own, plain.cohort(True, rate), plain.cohort(False, rate)]
+
+    places = [(item.node, item.interface) for item in each(M)]
+    with restored(plain, places):
+        taken = []
+        for limits in (each(20 * M), each(20 * M), each(10 * M), []):
+            errors, seconds = timed(lambda limits=limits: plain.apply(limits))
+            assert errors == []
+            taken.append(f"{seconds * 1000:.0f}")
+        print(f"{len(places)} limits set, set again, changed, removed in {', '.join(taken)} ms")
+        assert sum(map(float, taken)) < 3000
