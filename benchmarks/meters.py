@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How true meters are, and what they cost. Root; namespace runtime; loads only namespaces that it makes itself.
 
-    sudo .venv/bin/python benchmarks/meters.py                    everything (about 20 minutes)
+    sudo .venv/bin/python benchmarks/meters.py                    everything (about an hour)
     sudo .venv/bin/python benchmarks/meters.py --rates 10 --runs 1 --protocols tcp      a quick look
     sudo .venv/bin/python benchmarks/meters.py --only scale        1,000 meters: time, throughput, memory
 
@@ -250,8 +250,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rates", type=float, nargs="+", default=[1, 5, 20, 50, 100, 200], help="Mbit/s")
     parser.add_argument("--protocols", nargs="+", choices=("tcp", "udp"), default=["tcp", "udp"])
     parser.add_argument("--runs", type=int, default=3, help="runs a figure, of which the median counts")
-    parser.add_argument("--seconds", type=float, default=6.0, help="length of the measured window")
-    parser.add_argument("--settle", type=float, default=4.0, help="seconds before it, in which the burst is spent")
+    parser.add_argument("--seconds", type=float, default=15.0, help="length of the measured window")
+    parser.add_argument("--settle", type=float, default=5.0, help="seconds before it, in which the burst is spent")
     parser.add_argument("--port", type=int, default=18080, help="host port of the controller's REST")
     parser.add_argument("--only", choices=("accuracy", "scale"))
     parser.add_argument("--json", type=Path, help="also write the figures into this file")
