@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -306,7 +307,7 @@ def test_many_interfaces_are_set_and_restored_in_little_time(plain: Bed) -> None
     with restored(plain, places):
         taken = []
         for limits in (each(20 * M), each(20 * M), each(10 * M), []):
-            errors, seconds = timed(lambda limits=limits: plain.apply(limits))
+            errors, seconds = timed(partial(plain.apply, limits))
             assert errors == []
             taken.append(f"{seconds * 1000:.0f}")
         print(f"{len(places)} limits set, set again, changed, removed in {', '.join(taken)} ms")
