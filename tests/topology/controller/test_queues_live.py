@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -146,18 +147,18 @@ def test_total_is_shared_equally_and_a_new_rate_is_set_in_place(shaped: Bed, up:
         time.sleep(0.3)  # set while the link is full
         assert shaped.apply([limit]) == []
         time.sleep(2.0)  # the burst of a second is spent, and TCP has found the rate
-        check_frames(shaped, limit, 2, after=0)
+        check_frames(shaped, limit, 1.5, after=0)
         after = shaped.statistics(limit)
         assert 0 < after["backlog_bytes"] < 0.15 * 20 * M / 8
         if up:  # a sender in the same system waits for its own queue instead of losing packets
             assert after["drops"] > 0
-        for rate in (50 * M, 5 * M) if up else (50 * M,):
+        for rate in (5 * M, 50 * M) if up else (50 * M,):
             changed = replace(limit, rate_bps=rate, burst_bits=rate)
             assert shaped.apply([changed]) == []
             # Nothing was made anew: the counters go on.
             assert shaped.statistics(changed)["bytes"] >= after["bytes"]
-            # A rate cut to a tenth costs TCP retransmission timeouts first.
-            check_frames(shaped, changed, 2, after=1.0 if rate > 20 * M else 2.5)
+            # A cut costs TCP retransmission time-outs first: what waited is sent at the new rate.
+            check_frames(shaped, changed, 1.5, after=1.0 if rate > 20 * M else 2.0)
         assert shaped.apply([]) == []
         fast = sum(tcp_flows.rates(running, 1, after=0.5))
         assert fast > 85 * M, "without the limit the link's own rate is reached again"
@@ -222,7 +223,7 @@ def test_interfaces_that_had_no_queue_get_none_back(plain: Bed) -> None:
     with restored(plain, places):
         assert plain.apply(limits) == []
         with plain.flows(True) as running:
-            check_total(tcp_flows.rates(running, 3, after=2.0), 5 * M)
+            check_total(tcp_flows.rates(running, 3, after=1.5), 5 * M)
             assert plain.apply([limits[1]]) == []
             assert sum(tcp_flows.rates(running, 0.5, after=0.2)) > 200 * M
 
@@ -264,7 +265,8 @@ def test_goodput_of_new_flows(plain: Bed, up: bool, rate: int) -> None:
     with restored(plain, [(limit.node, limit.interface)]):
         assert plain.apply([limit]) == []
         with plain.flows(up) as running:
-            check_total(tcp_flows.rates(running, 2.5, after=2.0), rate)
+            # Shorter windows sway by what receivers hold back until a lost segment has come.
+            check_total(tcp_flows.rates(running, 4.5, after=1.5), rate)
 
 
 def test_no_packet_is_lost_when_limits_come_change_nest_and_go(plain: Bed) -> None:
@@ -305,7 +307,7 @@ def test_many_interfaces_are_set_and_restored_in_little_time(plain: Bed) -> None
     with restored(plain, places):
         taken = []
         for limits in (each(20 * M), each(20 * M), each(10 * M), []):
-            errors, seconds = timed(lambda limits=limits: plain.apply(limits))
+            errors, seconds = timed(partial(plain.apply, limits))
             assert errors == []
             taken.append(f"{seconds * 1000:.0f}")
         print(f"{len(places)} limits set, set again, changed, removed in {', '.join(taken)} ms")
