@@ -398,7 +398,7 @@ def _disciplines(shape: Shape, share_bps: int, ceil_bps: int) -> tuple[tuple[str
     """
     netem = bool(shape.needs_netem())
     if shape.queue_packets is not None and not netem:
-        return (("pfifo", "limit", str(shape.queue_packets)),)
+        return (tuple(shaping.users_queue(shape.queue_packets)),)
     size = max(_LEAST_FRAMES * shaping.FRAME_BYTES, round(share_bps * _QUEUE_S / 8))
     whole = size >= 2 * _LARGEST_SEGMENT_BYTES  # there is room: what is merged stays so, for the processor's sake
     largest = _LARGEST_SEGMENT_BYTES if whole else 2 * shaping.FRAME_BYTES

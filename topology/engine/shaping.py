@@ -61,6 +61,16 @@ def _netem(shape: Shape) -> list[str]:
     return words
 
 
+def users_queue(packets: int) -> list[str]:
+    """A queue of so many full frames.
+
+    TBF's, which cuts what offloading merged back into frames: a fifo in packets would count forty frames as one, and
+    one in bytes that is shorter than a merged packet would take none. TBF's own rate never holds anything back.
+    """
+    limit = f"{packets * FRAME_BYTES}b"
+    return ["tbf", "rate", "100000000000bit", "burst", f"{2 * FRAME_BYTES}b", "limit", limit]
+
+
 def commands(interface: str, shape: Shape) -> list[list[str]]:
     """Arguments of `tc` that give the interface this shape on what it sends; none for a shape that does nothing."""
     netem = bool(shape.needs_netem())
@@ -77,9 +87,9 @@ def commands(interface: str, shape: Shape) -> list[list[str]]:
                     "root",
                     "handle",
                     "30:",
-                    "bfifo",
+                    "pfifo",
                     "limit",
-                    str(shape.queue_packets * FRAME_BYTES),
+                    str(shape.queue_packets),
                 ]
             ]
         return []
@@ -95,7 +105,7 @@ def commands(interface: str, shape: Shape) -> list[list[str]]:
     if netem:
         lines.append([*leaf, "10:", *_netem(shape)])
     elif shape.queue_packets is not None:
-        lines.append([*leaf, "30:", "bfifo", "limit", str(shape.queue_packets * FRAME_BYTES)])
+        lines.append([*leaf, "30:", *users_queue(shape.queue_packets)])
     else:  # in bytes: a packet that offloading made of forty frames must not count as one
         lines.append([*leaf, "20:", "bfifo", "limit", str(queue_packets(shape) * FRAME_BYTES)])
     return lines

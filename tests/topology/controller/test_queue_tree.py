@@ -81,8 +81,8 @@ def test_leaves_have_the_links_delay_and_the_users_queue() -> None:
     assert "qdisc replace dev e parent 2:3 handle 3003: netem limit 9908 delay 12000us" in lines
     assert match(160, "match u32 0 0", "2:3", "all") in lines
     lines = from_nothing(Shape(rate_bps=100 * M, queue_packets=40), ONE)
-    assert "qdisc replace dev e parent 1:3 handle 3003: pfifo limit 40" in lines
-    assert "qdisc replace dev e parent 1:4 handle 3004: pfifo limit 40" in lines
+    assert "qdisc replace dev e parent 1:3 handle 3003: tbf rate 100000000000bit burst 3028b limit 60560b" in lines
+    assert "qdisc replace dev e parent 1:4 handle 3004: tbf rate 100000000000bit burst 3028b limit 60560b" in lines
 
 
 def test_client_in_cohort_in_server_whatever_their_order() -> None:

@@ -241,8 +241,9 @@ def test_a_queue_of_the_users_own_length_comes_back() -> None:
         with restored(made, [place]):
             assert made.apply([limit]) == []
             shown = made.show(*place)
-            assert len(re.findall(r"pfifo \S+ parent \S+ limit 300p", shown)) == len(CLIENTS) + 1
-
+            # What has no limit keeps the link's own; each client's share has one of as many full frames.
+            assert len(re.findall(r"pfifo \S+ parent \S+ limit 300p", shown)) == 1
+            assert len(re.findall(r"qdisc tbf \S+ parent", shown)) == len(CLIENTS)
 
 
 def test_errors_name_interface_and_command(plain: Bed, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_everything_that_netem_does() -> None:
 
 
 def test_queue_alone_and_nothing() -> None:
-    assert text(Shape(queue_packets=5)) == ["qdisc replace dev e root handle 30: bfifo limit 7570"]
+    assert text(Shape(queue_packets=5)) == ["qdisc replace dev e root handle 30: pfifo limit 5"]
     assert text(Shape()) == []
 
 
