@@ -217,7 +217,7 @@ def test_a_limit_above_the_links_rate_leaves_the_links_rate_in_force(shaped: Bed
 
 
 def test_interfaces_that_had_no_queue_get_none_back(plain: Bed) -> None:
-    limits = [plain.cohort(True, 5 * M), plain.cohort(False, 5 * M)]
+    limits = [replace(plain.cohort(up, 5 * M), burst_bits=M // 4) for up in (True, False)]
     places = [(limit.node, limit.interface) for limit in limits]
     assert all("noqueue" in plain.show(*place) for place in places)
     with restored(plain, places):
