@@ -217,13 +217,13 @@ def test_a_limit_above_the_links_rate_leaves_the_links_rate_in_force(shaped: Bed
 
 
 def test_interfaces_that_had_no_queue_get_none_back(plain: Bed) -> None:
-    limits = [plain.cohort(True, 5 * M), plain.cohort(False, 5 * M)]
+    limits = [replace(plain.cohort(up, 5 * M), burst_bits=M // 4) for up in (True, False)]
     places = [(limit.node, limit.interface) for limit in limits]
     assert all("noqueue" in plain.show(*place) for place in places)
     with restored(plain, places):
         assert plain.apply(limits) == []
         with plain.flows(True) as running:
-            check_total(tcp_flows.rates(running, 3, after=1.5), 5 * M)
+            check_total(tcp_flows.rates(running, 5, after=2.5), 5 * M)
             assert plain.apply([limits[1]]) == []
             assert sum(tcp_flows.rates(running, 0.5, after=0.2)) > 200 * M
 
