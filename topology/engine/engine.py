@@ -32,6 +32,7 @@ from topology.engine import (
     openvswitch,
     publish,
     removal,
+    send_buffer,
     shaping,
     state,
 )
@@ -191,6 +192,8 @@ class _Raising:
         if self.external is not None:
             with timings.step("controller"):
                 external.wait_until_connected(plan, self.external, self.progress)
+        problem = send_buffer.enlarge(self._inventory(facts, up=False))
+        self.notes.append(problem or "send buffer of the switches' packet socket enlarged")
         state.mark_up(plan)
         inventory = self._inventory(facts, up=True)
         timings.write(plan.state / "timings.json")
