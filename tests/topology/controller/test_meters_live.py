@@ -213,22 +213,22 @@ def test_refusals_name_what_is_wrong(lab: Lab) -> None:
 
 
 def test_the_cohorts_total_is_shared_over_switches_and_the_rate_is_reached(lab: Lab) -> None:
-    """c1 is two switches away, c2 one. Cubic; measured after the burst of one second is spent."""
+    """c1 is two switches away, c2 one. Cubic; after the burst of one second is spent; the median of three runs."""
     for direction, rate in (("up", 10), ("down", 20)):
         put(lab, "m1", COHORT, f"{rate} Mbit/s", direction=direction)
         pairs = [("c1", "fed.1"), ("c2", "fed.1")]
         if direction == "down":
             pairs = [(b, a) for a, b in pairs]
-        rates = goodput(lab, pairs)
-        print(f"cohort {direction} {rate} Mbit/s, two clients: {rates}")
-        near(sum(rates), rate)
+        totals = sorted(sum(goodput(lab, pairs)) for _ in range(3))
+        print(f"cohort {direction} {rate} Mbit/s, two clients: {totals}")
+        near(totals[1], rate)
         view = show(lab, "m1")["entries"][0]
         assert view["bands"][0]["packets"] > 0 and view["bytes"] > rate * 1e6
         assert call(lab, "DELETE", "/m1")[0] == 204
     put(lab, "m1", COHORT, "10 Mbit/s", direction="up")
-    (single,) = goodput(lab, [("c1", "fed.1")])
-    print(f"cohort up 10 Mbit/s, one client: {single:.2f}")
-    near(single, 10)
+    single = sorted(goodput(lab, [("c1", "fed.1")])[0] for _ in range(3))
+    print(f"cohort up 10 Mbit/s, one client: {single}")
+    near(single[1], 10)
     # What is not of the cohort is not limited, in the same direction and to the same server.
     assert goodput(lab, [("app", "fed.1")], settle=1, seconds=1)[0] > 40
 
