@@ -34,7 +34,10 @@ def _split(value: object, what: str, example: str) -> tuple[float, str]:
     match = _QUANTITY.match(value)
     if match is None:
         raise ValueError(f"{value!r} is not {what}; write it like {example!r}")
-    return float(match.group(1)), match.group(2)
+    number = float(match.group(1))
+    if number > 1e18:
+        raise ValueError(f"{value[:40]!r}: {what} is not that large; write it like {example!r}")
+    return number, match.group(2)
 
 
 def _scaled(value: object, table: dict[str, int] | dict[str, float], what: str, example: str) -> float:
@@ -54,11 +57,14 @@ def parse_rate(value: object) -> int:
 
 
 def parse_meter_rate(value: object) -> tuple[int, str]:
-    """A meter's rate with its unit: "20 Mbit/s" -> (20000000, "bit/s"), "500 packet/s" -> (500, "packet/s")."""
+    """A meter's rate with its unit: "20 Mbit/s" -> (20000000, "bit/s"), "500 packet/s" -> (500, "packet/s").
+
+    What a meter can count (its range) is judged by who sets it, beside all else that is wrong with the meter.
+    """
     number, unit = _split(value, "a meter's rate", "20 Mbit/s")
     if unit.lower() not in _PACKET_RATES:
         try:
-            return parse_rate(value), "bit/s"
+            return round(_scaled(value, _RATES, "a meter's rate", "20 Mbit/s")), "bit/s"
         except ValueError as error:
             raise ValueError(f"{error}; or packets, as in '500 packet/s'") from None
     if number < 1 or number != int(number):
