@@ -28,6 +28,9 @@ from topology.planning import host_interface
 _GRACE_S = 1.0
 """For daemons to end by themselves: a recorder writes its last lines."""
 
+_END_S, _END_A_PORT_S = 15.0, 0.1
+"""For killed daemons to be gone: the kernel closes a switch's packet sockets one by one, each after a grace period."""
+
 
 @dataclass(frozen=True)
 class Removal:
@@ -98,9 +101,10 @@ def remove(testbed: str, progress: Progress) -> Removal:
     steps = _Steps()
     # The switches first: Open vSwitch would otherwise look at each of its ports vanishing.
     steps.run(lambda: _end_switches(known.plan if known else None))
+    end_s = _END_S + _END_A_PORT_S * (2 * len(known.plan.links) if known else 0)
     # vswitchd's end takes a while (the kernel closes its packet sockets one by one): the nodes go meanwhile.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="daemons") as pool:
-        daemons = pool.submit(cgroups.end_all, testbed, grace_s=_GRACE_S, below="core")
+        daemons = pool.submit(cgroups.end_all, testbed, grace_s=_GRACE_S, deadline_s=end_s, below="core")
         steps.run(lambda: [f"node {name}" for name in NamespaceRuntime().remove(testbed, folder, progress)])
         if known is None or known.plan.runtime == "docker":
             steps.run(lambda: _docker_nodes(testbed, folder, progress, wanted=known is not None))
