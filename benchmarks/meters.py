@@ -117,9 +117,8 @@ def transfer(
     if "end" not in result or result.get("error"):
         raise SystemExit(f"{client}: iperf3: {result.get('error') or done.stderr or done.stdout[:300]}")
     end = result["end"]
-    if protocol == "tcp":
-        if end.get("sender_tcp_congestion") != "cubic":
-            raise SystemExit(f"{client}: sent with {end.get('sender_tcp_congestion')}, not cubic")
+    if protocol == "tcp" and end.get("sender_tcp_congestion") != "cubic":
+        raise SystemExit(f"{client}: sent with {end.get('sender_tcp_congestion')}, not cubic")
     return float(end["sum_received"]["bits_per_second"])
 
 
