@@ -16,7 +16,8 @@ from topology.engine import links, namespaces
 from topology.verify.verification import Row, verify
 
 pytestmark = pytest.mark.live
-RATES: dict[str, dict[str, Any]] = {"a": {"rate": "10 Mbit/s"}, "b": {"up": {"rate": "20 Mbit/s"}, "down": {"rate": "40 Mbit/s"}},
+RATES: dict[str, dict[str, Any]] = {
+         "a": {"rate": "10 Mbit/s"}, "b": {"up": {"rate": "20 Mbit/s"}, "down": {"rate": "40 Mbit/s"}},
          "c": {"rate": "60 Mbit/s"}, "d": {}}  # fmt: skip
 
 
