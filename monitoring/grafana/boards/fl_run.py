@@ -35,7 +35,7 @@ def rounds_of(metric: str) -> str:
 
     While round r is under way (fl_round says r), the metric is that of round r - 1; once the run has ended it is that of
     the last. What a round's value was for most of the time is taken: samples in the moment between a round's evaluation
-    and the next round's start are off by one.
+    and the next round's start are off by one. (`without`: see frame.ROUNDS.)
     """
     finished = (
         f"fl_round{{{SERVER_RUN}}} - on (testbed, node, run) group_left () "
@@ -44,7 +44,7 @@ def rounds_of(metric: str) -> str:
     return (
         "max by (cohort, source, run, round) (quantile_over_time(0.5, ("
         f"{metric}{{{SERVER_RUN},{EVALUATED}}} * on (testbed, node, run) group_left (round) "
-        f'count_values by (testbed, node, run) ("round", {finished})'
+        f'count_values without (job, instance) ("round", {finished})'
         ")[$__range:$__interval]))"
     )
 

@@ -62,9 +62,10 @@ class Annotation:
 
 ROUNDS = (
     f"max by (cohort, run, round) (1000 * fl_round_timestamp_seconds{{{SERVER_RUN}}} * on (testbed, node, run) group_right () "
-    f'count_values by (testbed, node, cohort, run) ("round", fl_round{{{SERVER_RUN}}}))'
+    f'count_values without (job, instance) ("round", fl_round{{{SERVER_RUN}}}))'
 )
-"""The number of the round becomes a label, so that each round is a mark of its own."""
+"""The number of the round becomes a label, so that each round is a mark of its own. `without`, because Prometheus 2.42
+loses labels of `count_values by` over a time range."""
 
 ANNOTATIONS = (
     Annotation("Rounds", "blue", ROUNDS, "round {{round}}", "cohort {{cohort}}, run {{run}}", shown=False),
