@@ -13,6 +13,7 @@ from cohortnet.terminal import JsonOption, TestbedOption, fail, need_root, pick_
 from monitoring.grafana.bundle import BundleError, Source, source_of, write
 
 DEFAULT_IMAGE = "grafana/grafana-oss:latest"
+LOCK_WAIT_S = 5.0
 
 
 def grafana(
@@ -29,7 +30,12 @@ def grafana(
             _write_out(out, testbed, as_json)
             return
         need_root()
-        _start(pick_testbed(testbed), image, port, as_json)
+        from topology.engine import state
+
+        name = pick_testbed(testbed)["testbed"]
+        # `down` waits for its turn, so that nothing is started for a testbed that is being taken away.
+        with state.lock(name, wait_s=LOCK_WAIT_S):
+            _start(pick_testbed(name), image, port, as_json)
 
 
 def _write_out(out: Path, testbed: str | None, as_json: bool) -> None:

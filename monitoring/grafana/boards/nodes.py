@@ -132,7 +132,7 @@ def _exporter() -> list[object]:
               query(f"cohortnet_exporter_period_seconds{own} / 2", "half the period"), dashed="half.*", width=8),
         graph("CPU of the exporter", "Share of one core.", SHARE,
               query(f"rate(cohortnet_exporter_cpu_seconds_total{own}{RATE})", "exporter"), limits=((0.03, YELLOW),), width=8),
-        graph("Memory of the exporter", "Resident.", MEMORY,
+        graph("Memory of the exporter", "Resident memory of its process.", MEMORY,
               query(f"cohortnet_exporter_resident_bytes{own}", "exporter"), width=8),
         graph("Series", "In one answer of the exporter.", COUNT, query(f"cohortnet_exporter_series{own}", "series"),
               points=True, width=8),
