@@ -87,7 +87,8 @@ def _start(inventory: dict[str, Any], image: str, port: int, as_json: bool) -> N
     except container.MissingImage as error:
         fail(f"{error}. Next, one of:\n"
              f"  docker pull {image} && sudo cohortnet grafana --testbed {inventory['testbed']}\n"
-             "  sudo cohortnet grafana --image IMAGE      an image of Grafana 11 or later that is here (`docker images`)\n"
+             "  sudo cohortnet grafana --image IMAGE      an image of Grafana 11 or later that is here (`docker "
+             "images`)\n"
              f"  cohortnet grafana --testbed {inventory['testbed']} --out grafana   files for a Grafana of your own; "
              "needs no Docker")  # fmt: skip
         return

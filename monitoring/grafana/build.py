@@ -1,4 +1,4 @@
-"""Writes the shipped dashboards: `python -m monitoring.grafana.build`, or with --check says whether they are up to date.
+"""Writes the shipped dashboards: `python -m monitoring.grafana.build`; with --check says whether they are up to date.
 
 Needs the Grafana Foundation SDK (requirements-dev.txt). Whoever only uses the dashboards needs `dashboards/` alone.
 """

@@ -47,13 +47,15 @@ def source_of(inventory: Mapping[str, Any]) -> Source:
     found = inventory.get("monitoring")
     if not found:
         raise BundleError(
-            f"testbed {name!r} was raised without monitoring, so there is nothing to show; `cohortnet down {name}`, then "
+            f"testbed {name!r} was raised without monitoring, so there is nothing to show; `cohortnet down {name}`, "
+            f"then "
             "`cohortnet up --monitoring`, or `monitoring: true` in its file"
         )
     address = found.get("prometheus_address")
     if found.get("prometheus") == "none" or not address:
         raise BundleError(
-            f"testbed {name!r} has an exporter but no Prometheus (monitoring: {{prometheus: none}}); set it to `host` or "
+            f"testbed {name!r} has an exporter but no Prometheus (monitoring: {{prometheus: none}}); set it to "
+            f"`host` or "
             "`in-band`, or let a Prometheus of your own scrape it, and take `--out` to get the dashboards"
         )
     if not _ADDRESS.fullmatch(str(address)):

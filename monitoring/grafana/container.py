@@ -121,9 +121,11 @@ def _client() -> Iterator[docker.APIClient]:
         client = docker.APIClient(base_url=address, timeout=_CALL_TIMEOUT_S)
         client.ping()
     except (DockerException, requests.RequestException) as error:
-        raise BundleError(f"the Docker daemon does not answer at {address} ({_words(error)}); start it: `sudo systemctl "
-                          "start docker` (without systemd: `sudo dockerd &`), or take `--out DIR` for a Grafana of your "
-                          "own")  # fmt: skip
+        raise BundleError(f"the Docker daemon does not answer at {address} ({_words(error)}); start it: `sudo "
+                          f"systemctl "
+                          "start docker` (without systemd: `sudo dockerd &`), or take `--out DIR` for a Grafana of "
+                          "your "
+                          "own") from None  # fmt: skip
     try:
         yield client
     except (DockerException, requests.RequestException) as error:

@@ -139,9 +139,11 @@ _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|`[^`]*`')
 _LISTS = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)")
 _NAMES = re.compile(r"(?<![\w:.$])([a-zA-Z_:][\w:]*)\b(?!\s*\()")
 _WORDS = frozenset(
-    "and or unless bool offset by without on ignoring group_left group_right start end inf nan atan2 sum avg min max "
-    "count topk bottomk quantile stddev stdvar group count_values".split()
-)
+    ("and", "or", "unless", "bool", "offset", "by", "without", "on", "ignoring", "group_left", "group_right", "start",
+     "end", "inf", "nan", "atan2", "sum", "avg", "min", "max", "count", "topk", "bottomk", "quantile", "stddev",
+     "stdvar",
+     "group", "count_values")
+)  # fmt: skip
 
 
 def metric_names(expr: str) -> list[str]:

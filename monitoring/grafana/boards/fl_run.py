@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.models import dashboard as model
 
 from monitoring.grafana.boards.frame import RUN, SERVER_RUN, TESTBED, Row, board
 from monitoring.grafana.boards.pieces import (
@@ -33,9 +34,9 @@ WHO = "cohort {{cohort}}"
 def rounds_of(metric: str) -> str:
     """Of a metric that stands for the latest finished round: its value in each round, the round as a label.
 
-    While round r is under way (fl_round says r), the metric is that of round r - 1; once the run has ended it is that of
-    the last. What a round's value was for most of the time is taken: samples in the moment between a round's evaluation
-    and the next round's start are off by one. (`without`: see frame.ROUNDS.)
+    While round r is under way (fl_round says r), the metric is that of round r - 1; once the run has ended it is that
+    of the last. What a round's value was for most of the time is taken: samples in the moment between a round's
+    evaluation and the next round's start are off by one. (`without`: see frame.ROUNDS.)
     """
     finished = (
         f"fl_round{{{SERVER_RUN}}} - on (testbed, node, run) group_left () "
@@ -51,7 +52,8 @@ def rounds_of(metric: str) -> str:
 
 def _state() -> list[object]:
     return [
-        figure("Round", "The round under way, or the last one.", COUNT, now(f"max by (cohort) (fl_round{{{SERVER_RUN}}})", WHO)),
+        figure("Round", "The round under way, or the last one.", COUNT, now(f"max by (cohort) "
+                                                                            f"(fl_round{{{SERVER_RUN}}})", WHO)),
         figure("Rounds planned", "Where the application says how many.", COUNT,
                now(f"max by (cohort) (fl_rounds_planned{{{SERVER_RUN}}})", WHO), empty="unknown"),
         figure("Accuracy", "Latest, of the global model.", SHARE,
@@ -67,9 +69,7 @@ def _state() -> list[object]:
     ]  # fmt: skip
 
 
-def _thresholds(value: float, colour: str) -> object:
-    from grafana_foundation_sdk.models import dashboard as model
-
+def _thresholds(value: float, colour: str) -> model.DynamicConfigValue:
     steps = [{"value": None, "color": "green"}, {"value": value, "color": colour}]
     return model.DynamicConfigValue(id_val="thresholds", value={"mode": "absolute", "steps": steps})
 
@@ -78,10 +78,12 @@ def _learning() -> list[object]:
     legend = "cohort {{cohort}} {{source}}"
     spread = ("min", "avg", "max")
     return [
-        graph("Accuracy over time", "Of the global model after each round (server, distributed) and of the clients' own "
+        graph("Accuracy over time", "Of the global model after each round (server, distributed) and of the clients' "
+                                    "own "
               "models in training (train).", SHARE,
               query(f'model_accuracy{{{SERVER_RUN}}}', legend), most=1.0, points=True),
-        graph("Loss over time", "Of the global model after each round (server, distributed) and of the clients' own models "
+        graph("Loss over time", "Of the global model after each round (server, distributed) and of the clients' own "
+                                "models "
               "in training (train).", PLAIN, query(f'model_loss{{{SERVER_RUN}}}', legend), points=True, least=None),
         by_round("Accuracy by round", "The same accuracies against the round's number: cohorts whose rounds take "
                  "differently long can be compared.", SHARE, rounds_of("model_accuracy"), ("cohort", "source", "run"),
@@ -111,7 +113,8 @@ def _durations() -> list[object]:
               query(f'histogram_quantile(0.5, sum by (le, cohort) ({buckets},phase="round"}}))', f"{WHO} median"),
               query(f'histogram_quantile(0.95, sum by (le, cohort) ({buckets},phase="round"}}))', f"{WHO} 95 %"),
               points=True),
-        heat("Durations of training phases", "How many training phases ended in each moment, by their duration.", SECONDS,
+        heat("Durations of training phases", "How many training phases ended in each moment, by their duration.",
+             SECONDS,
              query(f'sum by (le) (increase({buckets},phase="train"}}[$__rate_interval]))')),
     ]  # fmt: skip
 
@@ -123,8 +126,10 @@ def _traffic() -> list[object]:
               query(f"sum by (cohort, direction) (fl_client_round_bytes{{{CLIENTS_OF_RUN}}})", down_up), points=True),
         graph("Bytes of the run", "Serialised messages since the run began.", BYTES,
               query(f"sum by (cohort, direction) (fl_message_bytes_total{{{CLIENTS_OF_RUN}}})", down_up)),
-        bars("Model", "Size of the model as it is sent.", BYTES, now(f"max by (cohort) (fl_model_bytes{{{SERVER_RUN}}})", WHO)),
-        graph("Memory of the FL processes", "As the processes themselves report it after each message, by kind.", MEMORY,
+        bars("Model", "Size of the model as it is sent.", BYTES, now(f"max by (cohort) "
+                                                                     f"(fl_model_bytes{{{SERVER_RUN}}})", WHO)),
+        graph("Memory of the FL processes", "As the processes themselves report it after each message, by kind.",
+              MEMORY,
               query(f'max by (cohort, role, kind) (fl_process_memory_bytes{{{RUN},node=~"$node"}})',
                     f"{WHO} {{{{role}}}} {{{{kind}}}}"), width=18, points=True),
     ]  # fmt: skip
@@ -142,7 +147,8 @@ def _clients() -> list[object]:
         ("bytes in all", BYTES, f"sum {by} (fl_message_bytes_total{{{CLIENTS_OF_RUN}}})"),
     ]
     return [
-        graph("Seconds of training by client", "Of each client's latest reply: whoever is above the others holds the round "
+        graph("Seconds of training by client", "Of each client's latest reply: whoever is above the others holds the "
+                                               "round "
               "up.", SECONDS,
               query(f'max by (client) (fl_client_seconds{{{CLIENTS_OF_RUN},phase="train"}})', "{{client}}"), many=True,
               points=True, width=16),

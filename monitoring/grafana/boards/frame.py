@@ -42,7 +42,8 @@ class Variable:
 
 VARIABLES = (
     Variable("testbed", "Testbed", "cohortnet_testbed_info", "testbed", several=False),
-    Variable("run", "Run", f"fl_run_running{{{TESTBED}}}", "run", text="An FL run: the id of the intent that began it."),
+    Variable("run", "Run", f"fl_run_running{{{TESTBED}}}", "run",
+             text="An FL run: the id of the intent that began it."),
     Variable("cohort", "Cohort", f'cohortnet_node_info{{{TESTBED},cohort!=""}}', "cohort"),
     Variable("node", "Node", f"cohortnet_node_info{{{COHORT}}}", "node"),
 )
@@ -61,7 +62,8 @@ class Annotation:
 
 
 ROUNDS = (
-    f"max by (cohort, run, round) (1000 * fl_round_timestamp_seconds{{{SERVER_RUN}}} * on (testbed, node, run) group_right () "
+    f"max by (cohort, run, round) (1000 * fl_round_timestamp_seconds{{{SERVER_RUN}}} * on (testbed, node, run) "
+    f"group_right () "
     f'count_values without (job, instance) ("round", fl_round{{{SERVER_RUN}}}))'
 )
 """The number of the round becomes a label, so that each round is a mark of its own. `without`, because Prometheus 2.42

@@ -81,13 +81,15 @@ def _links() -> list[object]:
         ("drops", COUNT, f"max {by} (cohortnet_link_drops_total{{{LINK}}})"),
     ]
     return [
-        graph("Utilisation of links", "Measured rate at the sending end, as a share of the declared rate. Links without a "
+        graph("Utilisation of links", "Measured rate at the sending end, as a share of the declared rate. Links "
+                                      "without a "
               "declared rate are not shown.", SHARE, query(_utilisation(), WHICH), many=True, most=1.0,
               limits=((0.8, YELLOW), (0.95, RED))),
         graph("Rate of links", "Measured at the sending end, all links.", BITS, query(_link_rate(), WHICH), many=True),
         graph("Drops at links", "Packets dropped at the sending end, by its queue or its interface.", PACKETS,
               query(f"rate(cohortnet_link_drops_total{{{LINK}}}{RATE})", WHICH), many=True),
-        graph("Links up", "1 where both ends are up.", COUNT, query(f"cohortnet_link_up{{{LINK}}}", "{{link}}"), many=True,
+        graph("Links up", "1 where both ends are up.", COUNT, query(f"cohortnet_link_up{{{LINK}}}", "{{link}}"),
+              many=True,
               most=1.0, points=True),
         listing("Links now", "What each link carries now, and what is declared of it.", ("link", "direction"), columns,
                 sort="utilisation"),
@@ -116,8 +118,10 @@ def _meters() -> list[object]:
     packets = f"sum {BY_METER} (rate(cohortnet_meter_packets_total{{{TESTBED}}}{RATE}))"
     dropped_packets = f"sum {BY_METER} (rate(cohortnet_meter_band_drop_packets_total{{{TESTBED}}}{RATE}))"
     return [
-        graph("Meters: rate against limit", "What passes each meter (came minus dropped, or sent by its queue), and its "
-              "limit (dashed).", BITS, query(f"{came} - {dropped}", f"{METER} passed"), query(queued, f"{METER} queued"),
+        graph("Meters: rate against limit", "What passes each meter (came minus dropped, or sent by its queue), and "
+                                            "its "
+              "limit (dashed).", BITS, query(f"{came} - {dropped}", f"{METER} passed"), query(queued,
+                                                                                              f"{METER} queued"),
               query(limit, f"{METER} limit"), dashed=".* limit", many=True),
         graph("Meters: share of the limit", "1: what passes is as much as the meter lets through.", SHARE,
               query(f"({came} - {dropped}) / on (meter, direction) ({limit} > 0)", METER), limits=((0.95, YELLOW),)),
@@ -134,7 +138,8 @@ def _meters() -> list[object]:
                 ("meter", "direction", "kind", "target"), [
                     ("limit", BITS, f'max by (meter, direction, kind, target) (cohortnet_meter_rate{{{TESTBED},'
                      'unit="bit/s"})'),
-                    ("bytes", BYTES, f"sum by (meter, direction, kind, target) (cohortnet_meter_bytes_total{{{TESTBED}}})"),
+                    ("bytes", BYTES, f"sum by (meter, direction, kind, target) "
+                                     f"(cohortnet_meter_bytes_total{{{TESTBED}}})"),
                     ("packets", COUNT,
                      f"sum by (meter, direction, kind, target) (cohortnet_meter_packets_total{{{TESTBED}}})"),
                     ("packets dropped", COUNT, "sum by (meter, direction, kind, target) "
@@ -154,7 +159,8 @@ def _tcp() -> list[object]:
              query(f"sum by (le) (increase(tcprtt_bucket{{{ONE_COHORT}}}{RATE}))")),
         graph("Round trip time by connection", "Smoothed, of each FL connection of the chosen nodes.", MILLISECONDS,
               query(f"max by (node, peer) (tcp_rtt{{{FL_FLOWS}}})", "{{node}} → {{peer}}"), many=True),
-        graph("Variation of round trip time", "Mean deviation, of each FL connection of the chosen nodes.", MILLISECONDS,
+        graph("Variation of round trip time", "Mean deviation, of each FL connection of the chosen nodes.",
+              MILLISECONDS,
               query(f"max by (node, peer) (tcp_rttvar{{{FL_FLOWS}}})", "{{node}} → {{peer}}"), many=True),
         graph("Congestion window", "Mean by cohort and end.", SEGMENTS,
               query(f"avg by (cohort, role) (tcp_cwnd{{{FL_FLOWS}}})", who)),
@@ -172,7 +178,8 @@ def _switches() -> list[object]:
     port = "{{switch}} {{port}} ({{peer}})"
     both = [("receive", "in"), ("transmit", "out")]
     return [
-        *(graph(f"Switch ports: {way}", f"Rate of what {'comes in at' if way == 'in' else 'goes out of'} each port.", BITS,
+        *(graph(f"Switch ports: {way}", f"Rate of what {'comes in at' if way == 'in' else 'goes out of'} each port.",
+                BITS,
                 query(f"8 * rate(cohortnet_switch_port_{name}_bytes_total{{{SWITCH}}}{RATE})", port), many=True)
           for name, way in both),
         graph("Switch ports: drops", "Packets dropped, either way.", PACKETS,
@@ -184,7 +191,8 @@ def _switches() -> list[object]:
         graph("Flow entries", "Of each switch, all tables.", COUNT,
               query(f"sum by (switch) (cohortnet_switch_flows{{{SWITCH}}})", "{{switch}}"), points=True, width=8),
         graph("Flow messages", "That the controller has sent to each switch.", COUNT,
-              query(f"sum by (switch) (cohortnet_controller_flow_changes_total{{{SWITCH}}})", "{{switch}}"), points=True,
+              query(f"sum by (switch) (cohortnet_controller_flow_changes_total{{{SWITCH}}})", "{{switch}}"),
+              points=True,
               width=8),
         graph("Controller", "Messages that switches refused or did not answer, and packets of unknown sources.", COUNT,
               query(f"cohortnet_controller_openflow_errors_total{{{TESTBED}}}", "errors"),
@@ -195,7 +203,8 @@ def _switches() -> list[object]:
 
 def _background() -> list[object]:
     return [
-        graph("Background flows", "TCP payload by connection, and (dashed) the rate that each flow is asked to have.", BITS,
+        graph("Background flows", "TCP payload by connection, and (dashed) the rate that each flow is asked to have.",
+              BITS,
               query(f'sum by (node, peer) (8 * rate(tcp_bytes_sent_total{{{TESTBED},flow="traffic"}}{RATE}))',
                     "{{node}} → {{peer}}"),
               query(f"max by (flow, pattern) (cohortnet_traffic_target_bits_per_second{{{TESTBED}}})",
@@ -211,7 +220,8 @@ def network() -> dashboard.Dashboard:
     return board(
         "cohortnet-network",
         "Cohortnet: network and meters",
-        "Links against what is declared of them, queues, meters against their limits, TCP, switches, background traffic.",
+        "Links against what is declared of them, queues, meters against their limits, TCP, switches, background "
+        "traffic.",
         [
             Row("Now", _state()),
             Row("Links", _links()),

@@ -50,17 +50,22 @@ def _state() -> list[object]:
 def _cpu() -> list[object]:
     return [
         graph("CPU by node", "Processor time a second.", CORES, query(f"max by (node) ({CPU})", "{{node}}"), many=True),
-        graph("CPU against limit", "Of nodes that have a limit.", SHARE, query(f"max by (node) ({CPU_SHARE})", "{{node}}"),
+        graph("CPU against limit", "Of nodes that have a limit.", SHARE, query(f"max by (node) ({CPU_SHARE})",
+                                                                               "{{node}}"),
               many=True, limits=HOT),
-        graph("Throttled periods", "Share of the scheduler's periods in which a node was held back by its limit.", SHARE,
-              query(f"max by (node) ({THROTTLED})", "{{node}}"), many=True, most=1.0, limits=((0.1, YELLOW), (0.5, RED))),
-        graph("Throttled time", "Seconds a second that a node's threads waited for their limit (several threads wait at "
+        graph("Throttled periods", "Share of the scheduler's periods in which a node was held back by its limit.",
+              SHARE,
+              query(f"max by (node) ({THROTTLED})", "{{node}}"), many=True, most=1.0, limits=((0.1, YELLOW), (0.5,
+                                                                                                              RED))),
+        graph("Throttled time", "Seconds a second that a node's threads waited for their limit (several threads wait "
+                                "at "
               "once).", SECONDS,
               query(f"rate(container_cpu_cfs_throttled_seconds_total{{{NODE}}}{RATE})", "{{node}}"), many=True),
         graph("Programs and kernel", "Processor time of all chosen nodes, in programs and in the kernel.", CORES,
               query(f"sum(rate(container_cpu_user_seconds_total{{{NODE}}}{RATE}))", "programs"),
               query(f"sum(rate(container_cpu_system_seconds_total{{{NODE}}}{RATE}))", "kernel"), stacked=True),
-        graph("Processes", "Processes of each node.", COUNT, query(f"container_processes{{{NODE}}}", "{{node}}"), many=True,
+        graph("Processes", "Processes of each node.", COUNT, query(f"container_processes{{{NODE}}}", "{{node}}"),
+              many=True,
               points=True),
     ]  # fmt: skip
 
@@ -98,7 +103,8 @@ def _averages() -> list[object]:
     selector = f'{ONE_COHORT},node=~"$node"'
     return [
         bars("CPU", "Mean over the nodes of a cohort and the time range.", CORES,
-             now(f"avg by (cohort, role) (rate(container_cpu_usage_seconds_total{{{selector}}}[$__range]))", who), decimals=3),
+             now(f"avg by (cohort, role) (rate(container_cpu_usage_seconds_total{{{selector}}}[$__range]))", who),
+             decimals=3),
         bars("Memory", "Mean over the nodes of a cohort, now.", MEMORY,
              now(f"avg by (cohort, role) (container_memory_working_set_bytes{{{selector}}})", who)),
         bars("Sent", "Mean over the nodes of a cohort and the time range.", BITS,
@@ -127,16 +133,19 @@ def _table() -> list[object]:
 def _exporter() -> list[object]:
     own = f"{{{TESTBED}}}"
     return [
-        graph("One collection", "How long reading everything takes, and half the period (dashed): beyond that the exporter "
+        graph("One collection", "How long reading everything takes, and half the period (dashed): beyond that the "
+                                "exporter "
               "warns.", SECONDS, query(f"cohortnet_exporter_collect_seconds{own}", "collection"),
               query(f"cohortnet_exporter_period_seconds{own} / 2", "half the period"), dashed="half.*", width=8),
         graph("CPU of the exporter", "Share of one core.", SHARE,
-              query(f"rate(cohortnet_exporter_cpu_seconds_total{own}{RATE})", "exporter"), limits=((0.03, YELLOW),), width=8),
+              query(f"rate(cohortnet_exporter_cpu_seconds_total{own}{RATE})", "exporter"), limits=((0.03, YELLOW),),
+              width=8),
         graph("Memory of the exporter", "Resident memory of its process.", MEMORY,
               query(f"cohortnet_exporter_resident_bytes{own}", "exporter"), width=8),
         graph("Series", "In one answer of the exporter.", COUNT, query(f"cohortnet_exporter_series{own}", "series"),
               points=True, width=8),
-        graph("Collections that were late or slow", "Since the exporter began. Late: the scrape came after 1.5 periods; "
+        graph("Collections that were late or slow", "Since the exporter began. Late: the scrape came after 1.5 "
+                                                    "periods; "
               "slow: it took more than half a period.", COUNT,
               query(f"sum by (reason) (cohortnet_exporter_overruns_total{own})", "{{reason}}"), points=True, width=8),
         graph("What could not be read", "Since the exporter began.", COUNT,

@@ -77,7 +77,8 @@ def _transport() -> list[object]:
     return [
         graph(
             "TCP congestion window by cohort",
-            "Mean of the FL connections' congestion windows, at the server's end (models down) and the clients' (updates "
+            "Mean of the FL connections' congestion windows, at the server's end (models down) and the clients' "
+            "(updates "
             "up).",
             SEGMENTS,
             query(f"avg by (cohort, role) (tcp_cwnd{{{FL_FLOWS}}})", "cohort {{cohort}} {{role}}"),
@@ -112,7 +113,8 @@ def _background() -> list[object]:
         ),
         graph(
             "Background traffic rate",
-            "What leaves the interfaces of the background application's clients, and (dashed) what its flows are asked to "
+            "What leaves the interfaces of the background application's clients, and (dashed) what its flows are "
+            "asked to "
             "have.",
             BITS,
             query(f"sum by (node) ({_rate(SENT, interface)})", "{{node}}"),
@@ -193,7 +195,8 @@ def _averages() -> list[object]:
             "Mean over the cohort's clients and the time range, both directions.",
             BITS,
             now(
-                f"avg by (cohort) (8 * rate({SENT}{{{CLIENTS}}}[$__range]) + 8 * rate({RECEIVED}{{{CLIENTS}}}[$__range]))",
+                f"avg by (cohort) (8 * rate({SENT}{{{CLIENTS}}}[$__range]) + 8 * "
+                f"rate({RECEIVED}{{{CLIENTS}}}[$__range]))",
                 "cohort {{cohort}}",
             ),
         ),
@@ -222,7 +225,8 @@ def overview() -> dashboard.Dashboard:
                limits=((1.0, YELLOW), (100.0, RED)), empty="no meter", decimals=0),
         figure("Alerts", "Alerts that fire now; Prometheus's page /alerts names them.", COUNT,
                now('count(ALERTS{alertstate="firing"})'), limits=((1.0, RED),)),
-        figure("One collection", "How long reading everything takes the exporter; half its period is too long.", SECONDS,
+        figure("One collection", "How long reading everything takes the exporter; half its period is too long.",
+               SECONDS,
                now(f"max(cohortnet_exporter_collect_seconds{{{TESTBED}}})"), decimals=3),
     ]  # fmt: skip
     return board(

@@ -1,4 +1,4 @@
-"""Panels as these dashboards use them: one function a kind, so that units, legends and tooltips are the same everywhere.
+"""Panels as these dashboards use them: one function a kind, so that units, legends and tooltips are alike everywhere.
 
 Takes titles, descriptions, units and queries; gives the SDK's builders, to which a dashboard can add what is its own.
 Units are Grafana's ids (`bps`, `decbytes`, `ms`, `percentunit`, ...).
@@ -104,7 +104,7 @@ def graph(
     legend = legend.placement(common_model.LegendPlacement.RIGHT if many else common_model.LegendPlacement.BOTTOM)
     if many:
         legend = legend.sort_by("Max").sort_desc(True)
-    sort = common_model.SortOrder.DESCENDING
+    sort, shape = common_model.SortOrder.DESCENDING, common_model.LineInterpolation
     panel = (
         _filled(timeseries.Panel(), title, description, queries, width, height)
         .unit(unit)
@@ -112,7 +112,7 @@ def graph(
         .tooltip(common.VizTooltipOptions().mode(common_model.TooltipDisplayMode.MULTI).sort(sort))
         .color_scheme(dashboard.FieldColor().mode(dashboard_model.FieldColorModeId.PALETTE_CLASSIC))
         .draw_style(common_model.GraphDrawStyle.LINE)
-        .line_interpolation(common_model.LineInterpolation.STEP_AFTER if points else common_model.LineInterpolation.LINEAR)
+        .line_interpolation(shape.STEP_AFTER if points else shape.LINEAR)
         .line_width(1)
         .fill_opacity(30 if stacked else 8)
         .show_points(common_model.VisibilityMode.AUTO)
@@ -147,6 +147,7 @@ def figure(
     empty: str = "none", decimals: int | None = None,
 ) -> stat.Panel:  # fmt: skip
     """One large figure a series, coloured by its limits. `empty` is shown where there is nothing (yet)."""
+    text = common_model.BigValueTextMode
     panel = (
         _filled(stat.Panel(), title, description, queries, width, height)
         .unit(unit)
@@ -155,7 +156,7 @@ def figure(
         .color_scheme(dashboard.FieldColor().mode(dashboard_model.FieldColorModeId.THRESHOLDS))
         .color_mode(common_model.BigValueColorMode.VALUE)
         .graph_mode(common_model.BigValueGraphMode.NONE)
-        .text_mode(common_model.BigValueTextMode.VALUE_AND_NAME if len(queries) > 1 else common_model.BigValueTextMode.AUTO)
+        .text_mode(text.VALUE_AND_NAME if len(queries) > 1 else text.AUTO)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
     )
     if decimals is not None:

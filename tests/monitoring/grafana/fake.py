@@ -45,7 +45,8 @@ class FakeTestbed:
         def histogram(name: str, bounds: list[float], per_second: float, mean: float, **labels: str) -> None:
             for bound in [*bounds, math.inf]:
                 share = min(1.0, bound / (2 * mean))
-                put(f"{name}_bucket", math.floor(1 + per_second * t) * share, le="+Inf" if bound == math.inf else str(bound),
+                put(f"{name}_bucket", math.floor(1 + per_second * t) * share,
+                    le="+Inf" if bound == math.inf else str(bound),
                     **labels)  # fmt: skip
             put(f"{name}_count", math.floor(1 + per_second * t), **labels)
             put(f"{name}_sum", math.floor(1 + per_second * t) * mean, **labels)
@@ -192,7 +193,8 @@ class FakeTestbed:
             histogram("mlfo_momo_seconds", [0.01, 0.1, 1.0], 0.5, 0.05, method="Deploy", **who)
             put("mlfo_intents_accepted_total", 3, **who)
             put("mlfo_intents_refused_total", 1, code="unknown-operand", **who)
-            put("mlfo_intent_state_timestamp_seconds", self.started, intent="edgeintent01", run=RUN, state="running", **who)
+            put("mlfo_intent_state_timestamp_seconds", self.started, intent="edgeintent01", run=RUN, state="running",
+                **who)
 
 
 def _flow(put, t, labels):  # type: ignore[no-untyped-def]

@@ -1,5 +1,5 @@
-"""What stands in for Grafana in a test image: looks at its environment and its mounts as Grafana does, ends with status 3
-and a reason where anything is wrong, else listens where it was told and says what it found."""
+"""What stands in for Grafana in a test image: looks at its environment and its mounts as Grafana does, ends with status
+3 and a reason where anything is wrong, else listens where it was told and says what it found."""
 
 import http.server
 import json

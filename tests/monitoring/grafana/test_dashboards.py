@@ -1,5 +1,5 @@
-"""The shipped dashboards: up to date, of Grafana's own schema, laid out and linked as a user expects; and the validation
-that says so refuses what is broken."""
+"""The shipped dashboards: up to date, of Grafana's own schema, laid out and linked as a user expects; and the
+validation that says so refuses what is broken."""
 
 from __future__ import annotations
 
@@ -78,8 +78,10 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "query format": (_set(graph, "targets", 0, "format", to="tables"), "'tables' is not one of"),
     "no expression": (_set(graph, "targets", 0, "expr", to=""), "has no expr"),
     "unknown unit": (_set(graph, "fieldConfig", "defaults", "unit", to="bit/s"), "Grafana has no unit 'bit/s'"),
-    "unit of an override": (_set(table, "fieldConfig", "overrides", 0, "properties", 0, "value", to="sec"), "unit 'sec'"),
-    "unknown override": (_set(xychart, "fieldConfig", "overrides", 0, "properties", 0, "id", to="name"), "option 'name'"),
+    "unit of an override":
+        (_set(table, "fieldConfig", "overrides", 0, "properties", 0, "value", to="sec"), "unit 'sec'"),
+    "unknown override":
+        (_set(xychart, "fieldConfig", "overrides", 0, "properties", 0, "id", to="name"), "option 'name'"),
     "unknown custom override": (_set(xychart, "fieldConfig", "overrides", 0, "properties", 3, "id", to="custom.label2"),
                                 "a xychart has no field option 'custom.label2'"),
     "unknown transformation": (_set(table, "transformations", 0, "id", to="merged"), "transformation 'merged'"),
@@ -89,7 +91,8 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "beyond the grid": (_set(graph, "gridPos", "w", to=25), "reaches beyond 24 columns"),
     "one id twice": (_set(graph, "id", to=1), "the id 1 is taken"),
     "letters": (_set(table, "targets", 1, "refId", to="A"), "are not one letter a query"),
-    "unknown variable": (_set(graph, "targets", 0, "expr", to='up{testbed="$testbeds"}'), "no variable is called $testbeds"),
+    "unknown variable":
+        (_set(graph, "targets", 0, "expr", to='up{testbed="$testbeds"}'), "no variable is called $testbeds"),
     "annotation": (_set("annotations", "list", 0, "useValueForTime", to="yes"), "useValueForTime: is not of type bool"),
     "unknown key of an annotation": (_set("annotations", "list", 0, "query", to="x"), "query: Grafana's schema has no"),
     "database id": (_set("id", to=4), "id: has to be null"),
@@ -144,7 +147,8 @@ def test_a_rate_has_a_rates_unit_and_bytes_have_bytes(name: str) -> None:
             if rates and unit is not None and " / " not in expr:
                 assert unit == "bps" and "8 * rate(" in expr, (panel["title"], expr)
             if unit == "bps":
-                assert "8 * rate(" in expr or "_bits_per_second" in expr or "delivery_rate" in expr or "meter_rate" in expr
+                bits = ("8 * rate(", "_bits_per_second", "delivery_rate", "meter_rate")
+                assert any(word in expr for word in bits), expr
             if unit == "ms":
                 assert "tcp_rtt" in expr or "tcprtt" in expr, expr
             if unit == "decbytes":
@@ -162,5 +166,6 @@ def test_the_overview_has_the_twelve_panels_of_this_field() -> None:
 
 def test_metric_names_are_found_wherever_promql_hides_them() -> None:
     expr = ('sum by (le, cohort) (rate(tcprtt_bucket{cohort!="", run=~"a|b"}[5s])) / on (cohort) group_left (x) '
-            'cohort:up:ratio offset 5m > bool 0.5 or label_replace(up{a="b(c)"}, "n", "$1", "m", "(.*)") unless absent(down)')
+            'cohort:up:ratio offset 5m > bool 0.5 '
+            'or label_replace(up{a="b(c)"}, "n", "$1", "m", "(.*)") unless absent(down)')
     assert metric_names(expr) == ["tcprtt_bucket", "cohort:up:ratio", "up", "down"]
