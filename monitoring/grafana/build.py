@@ -40,6 +40,9 @@ def finished(builder: dashboard.Dashboard) -> dict[str, Any]:
         for inner in panel.get("panels") or () if panel["type"] == "row" else ():
             number += 1
             inner["id"] = number
+    for variable in data["templating"]["list"]:
+        for unused in ("auto", "auto_count", "auto_min"):  # of variables that are intervals; the SDK gives them to all
+            variable.pop(unused, None)
     extras = {annotation.name: annotation_extras(annotation) for annotation in ANNOTATIONS}
     for annotation in data["annotations"]["list"]:
         annotation.update(extras[annotation["name"]])
