@@ -69,6 +69,8 @@ ONLY_AFTER: Mapping[str, str] = {
     "cohortnet_exporter_overruns_total": "a collection is late",
 }
 """Metrics of which no series exists until something happens, and what that is: a query without data is then `quiet`."""
+ONLY_WHILE: Mapping[str, str] = {'flow="traffic"': "background traffic runs over TCP"}
+"""The same of selectors of metrics that exist anyhow."""
 
 
 class CheckError(Exception):
@@ -209,6 +211,9 @@ class Checker:
             return Outcome(query, asked, "data", count)
         if unknown:
             return Outcome(query, asked, "quiet", 0, f"nothing before {ONLY_AFTER[unknown[0]]}")
+        for selector, reason in ONLY_WHILE.items():
+            if selector in asked:
+                return Outcome(query, asked, "quiet", 0, f"nothing before {reason}")
         return Outcome(query, asked, "empty", 0, "the metrics exist, but no series of them fits")
 
     def _count(self, query: Query, asked: str) -> int:

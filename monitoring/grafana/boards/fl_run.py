@@ -34,18 +34,20 @@ WHO = "cohort {{cohort}}"
 def rounds_of(metric: str) -> str:
     """Of a metric that stands for the latest finished round: its value in each round, the round as a label.
 
-    While round r is under way (fl_round says r), the metric is that of round r - 1; once the run has ended it is that
-    of the last. What a round's value was for most of the time is taken: samples in the moment between a round's
-    evaluation and the next round's start are off by one. (`without`: see frame.ROUNDS.)
+    While round r is under way (fl_round says r), the metric is that of round r - 1, until r itself has been evaluated;
+    once the run has ended it is that of the last. So of each round only the first samples are taken (two steps, in which
+    there is at least one scrape), and those after the run's end. (`without`: see frame.ROUNDS.)
     """
     finished = (
         f"fl_round{{{SERVER_RUN}}} - on (testbed, node, run) group_left () "
         f"max by (testbed, node, run) (fl_run_running{{{SERVER_RUN}}})"
     )
+    begun = f"time() - fl_round_timestamp_seconds{{{SERVER_RUN}}} <= $__interval_ms / 500"
     return (
         "max by (cohort, source, run, round) (quantile_over_time(0.5, ("
-        f"{metric}{{{SERVER_RUN},{EVALUATED}}} * on (testbed, node, run) group_left (round) "
-        f'count_values without (job, instance) ("round", {finished})'
+        f"({metric}{{{SERVER_RUN},{EVALUATED}}} * on (testbed, node, run) group_left (round) "
+        f'count_values without (job, instance) ("round", {finished})) '
+        f"and on (testbed, node, run) ({begun} or fl_run_running{{{SERVER_RUN}}} == 0)"
         ")[$__range:$__interval]))"
     )
 
@@ -128,10 +130,9 @@ def _traffic() -> list[object]:
               query(f"sum by (cohort, direction) (fl_message_bytes_total{{{CLIENTS_OF_RUN}}})", down_up)),
         bars("Model", "Size of the model as it is sent.", BYTES, now(f"max by (cohort) "
                                                                      f"(fl_model_bytes{{{SERVER_RUN}}})", WHO)),
-        graph("Memory of the FL processes", "As the processes themselves report it after each message, by kind.",
+        graph("Memory of the FL processes", "Resident, the largest of each kind, as the processes report it after each message.",
               MEMORY,
-              query(f'max by (cohort, role, kind) (fl_process_memory_bytes{{{RUN},node=~"$node"}})',
-                    f"{WHO} {{{{role}}}} {{{{kind}}}}"), width=18, points=True),
+              query(f'max by (cohort, kind) (fl_process_memory_bytes{{{RUN},node=~"$node"}})', f"{WHO} {{{{kind}}}}"), width=18, points=True),
     ]  # fmt: skip
 
 

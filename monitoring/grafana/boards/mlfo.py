@@ -24,6 +24,8 @@ from monitoring.grafana.boards.pieces import (
 )
 
 EDGE = f'{TESTBED},role="mlfo-edge"'
+KNOWN = f'{TESTBED},role=~"(mlfo-)?edge"'
+"""Of mlfo_intents, which names the orchestrator's own role, without `mlfo-`."""
 BOTH = f'{TESTBED},role=~"mlfo-.*"'
 SINCE = "since the orchestrator started"
 
@@ -35,11 +37,11 @@ def _quantile(share: str, histogram: str, by: str, selector: str) -> str:
 
 def _state() -> list[object]:
     return [
-        figure("Running", "Intents whose run is going on.", COUNT, now(f'sum(mlfo_intents{{{EDGE},state="running"}})')),
+        figure("Running", "Intents whose run is going on.", COUNT, now(f'sum(mlfo_intents{{{KNOWN},state="running"}})')),
         figure("Accepted", f"Intents accepted {SINCE}.", COUNT, now(f"sum(mlfo_intents_accepted_total{{{EDGE}}})")),
         figure("Refused", f"Intents refused {SINCE}.", COUNT, now(f"sum(mlfo_intents_refused_total{{{EDGE}}})"),
                limits=((1.0, YELLOW),)),
-        figure("Failed", "Intents that failed.", COUNT, now(f'sum(mlfo_intents{{{EDGE},state="failed"}})'),
+        figure("Failed", "Intents that failed.", COUNT, now(f'sum(mlfo_intents{{{KNOWN},state="failed"}})'),
                limits=((1.0, RED),)),
         figure("From accepted to running", f"Median {SINCE}.", SECONDS,
                now(_quantile("0.5", "mlfo_intent_processing_seconds", "role", EDGE)), decimals=2),
@@ -52,7 +54,7 @@ def _intents() -> list[object]:
     latest = f'mlfo_intent_state_timestamp_seconds{{{EDGE},run=~"$run"}}'
     return [
         graph("Intents by state", "How many intents are in each state.", COUNT,
-              query(f"sum by (state) (mlfo_intents{{{EDGE}}})", "{{state}}"), stacked=True, points=True),
+              query(f"sum by (state) (mlfo_intents{{{KNOWN}}})", "{{state}}"), stacked=True, points=True),
         graph("Accepted and refused", f"Intents {SINCE}; refused ones by the reason's code.", COUNT,
               query(f"sum(mlfo_intents_accepted_total{{{EDGE}}})", "accepted"),
               query(f"sum by (code) (mlfo_intents_refused_total{{{EDGE}}})", "refused: {{code}}"), points=True),

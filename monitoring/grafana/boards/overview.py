@@ -163,7 +163,7 @@ def _orchestration() -> list[object]:
             "Intents by state",
             "Intents that the edge orchestrator knows, by the state that they are in.",
             COUNT,
-            query(f'sum by (state) (mlfo_intents{{{TESTBED},role="mlfo-edge"}})', "{{state}}"),
+            query(f'sum by (state) (mlfo_intents{{{TESTBED},role=~"(mlfo-)?edge"}})', "{{state}}"),
             stacked=True,
             points=True,
         ),

@@ -16,7 +16,7 @@ from pathlib import Path
 import requests
 
 PERIOD_S = 0.5
-ROUND_S = 2.0
+ROUND_S = 2.5
 ROUNDS = 4
 TESTBED = "lab"
 COHORTS = {"1": ("fed.1", ("fc.10", "fc.11")), "2": ("fed.2", ("fc.12", "fc.13")), "x-3": ("fed.3", ("fc.14",))}
@@ -160,9 +160,12 @@ class FakeTestbed:
             for phase in ("train", "evaluate", "aggregate", "server_evaluate", "round"):
                 histogram("fl_phase_seconds", [0.5, 1.0, 2.5, 10.0], 1.0, 1.0, phase=phase, **four)
                 put("fl_phase_last_seconds", 1.1, phase=phase, **four)
-            for source in ("server", "distributed", "train") if done else ():
-                put("model_accuracy", accuracy(cohort, done), source=source, **four)
-                put("model_loss", 2 - accuracy(cohort, done), source=source, **four)
+            # The clients have evaluated while the server is still about to: their figure comes within the round.
+            sooner = min(ROUNDS, int(t / ROUND_S + 0.3))
+            for source, rounds in (("server", done), ("distributed", sooner), ("train", sooner)):
+                if rounds:
+                    put("model_accuracy", accuracy(cohort, rounds), source=source, **four)
+                    put("model_loss", 2 - accuracy(cohort, rounds), source=source, **four)
             for client in clients:
                 for direction in ("down", "up"):
                     put("fl_message_bytes_total", 250_000 * (1 + done), client=client, direction=direction, **four)
@@ -182,7 +185,7 @@ class FakeTestbed:
         for node, role in (("mo.1", "mlfo-edge"), ("cloud.0", "mlfo-central")):
             who = {"node": node, "role": role, "cohort": ""}
             for state in ("accepted", "running", "succeeded", "failed"):
-                put("mlfo_intents", 1, state=state, **who)
+                put("mlfo_intents", 1, state=state, **{**who, "role": role.removeprefix("mlfo-")})
             for phase in ("resolving", "allocating", "starting", "running"):
                 histogram("mlfo_intent_phase_seconds", [0.1, 1.0, 10.0], 0.5, 0.6, phase=phase, **who)
             histogram("mlfo_intent_processing_seconds", [0.1, 1.0, 10.0], 0.5, 0.6, **who)

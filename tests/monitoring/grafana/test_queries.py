@@ -77,10 +77,11 @@ def test_accuracy_by_round_says_of_each_round_what_it_reached(url: str) -> None:
     values = {"testbed": fake.TESTBED, "run": ".*", "cohort": ".*"}
     expr = substitute(panel["targets"][0]["expr"], values, period_s=fake.PERIOD_S, range_s=RANGE_S)
     prometheus = Prometheus(url)
-    found = {(s["metric"]["cohort"], int(s["metric"]["round"])): float(s["value"][1])
-             for s in prometheus.instant(expr, time.time()) if s["metric"]["source"] == "server"}  # fmt: skip
+    found = {(s["metric"]["source"], s["metric"]["cohort"], int(s["metric"]["round"])): float(s["value"][1])
+             for s in prometheus.instant(expr, time.time())}  # fmt: skip
     prometheus.close()
-    expected = {(c, r): fake.accuracy(c, r) for c in fake.COHORTS for r in range(1, fake.ROUNDS + 1)}
+    expected = {(source, cohort, number): fake.accuracy(cohort, number) for source in ("server", "distributed")
+                for cohort in fake.COHORTS for number in range(1, fake.ROUNDS + 1)}  # fmt: skip
     assert found == pytest.approx(expected)
 
 
