@@ -69,7 +69,10 @@ ONLY_AFTER: Mapping[str, str] = {
     "cohortnet_exporter_overruns_total": "a collection is late",
 }
 """Metrics of which no series exists until something happens, and what that is: a query without data is then `quiet`."""
-ONLY_WHILE: Mapping[str, str] = {'flow="traffic"': "background traffic runs over TCP"}
+ONLY_WHILE: Mapping[str, str] = {
+    'flow="traffic"': "background traffic runs over TCP",
+    'ALERTS{alertstate="firing"}': "an alert fires",
+}
 """The same of selectors of metrics that exist anyhow."""
 
 
@@ -278,6 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--prometheus", default="http://127.0.0.1:9090", metavar="URL")
     parser.add_argument("--var", action="append", default=[], metavar="NAME=VALUE", help="several values: a,b")
     parser.add_argument("--range", type=float, default=1800.0, metavar="SECONDS", dest="range_s")
+    parser.add_argument("--end", type=float, metavar="UNIX_SECONDS", help="end of the range (default: now)")
     parser.add_argument("--period", type=float, default=5.0, metavar="SECONDS", dest="period_s", help="scrape interval")
     parser.add_argument("--strict", action="store_true", help="also fail where nothing has happened yet")
     parser.add_argument("--verbose", action="store_true", help="show the answered queries too")
@@ -286,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--range and --period are seconds above 0")
     try:
         outcomes = check_folder(options.folder, options.prometheus, _given(options.var), period_s=options.period_s,
-                                range_s=options.range_s)  # fmt: skip
+                                range_s=options.range_s, end=options.end)  # fmt: skip
     except CheckError as error:
         print(f"check: {error}", file=sys.stderr)
         return 2

@@ -84,8 +84,8 @@ def _typed(value: Any, wanted: Any, path: str) -> Iterator[str]:
         if all(attempts.values()):
             # Of several choices the one that was meant says what is wrong.
             meant = next((choice for choice in attempts if choice is type(value)), None)
-            yield from attempts[meant] if meant else min((a for c, a in attempts.items() if c is not type(None)),
-                                                         key=len)
+            others = [found for choice, found in attempts.items() if choice is not type(None)]
+            yield from attempts[meant] if meant else min(others, key=len)
     elif origin is typing.Literal:
         if value not in typing.get_args(wanted):
             yield f"{path}: {value!r} is not one of {', '.join(map(repr, typing.get_args(wanted)))}"

@@ -35,8 +35,8 @@ def rounds_of(metric: str) -> str:
     """Of a metric that stands for the latest finished round: its value in each round, the round as a label.
 
     While round r is under way (fl_round says r), the metric is that of round r - 1, until r itself has been evaluated;
-    once the run has ended it is that of the last. So of each round only the first samples are taken (two steps, in which
-    there is at least one scrape), and those after the run's end. (`without`: see frame.ROUNDS.)
+    once the run has ended it is that of the last. So of each round only the first samples are taken (two steps, in
+    which there is at least one scrape), and those after the run's end. (`without`: see frame.ROUNDS.)
     """
     finished = (
         f"fl_round{{{SERVER_RUN}}} - on (testbed, node, run) group_left () "
@@ -54,8 +54,8 @@ def rounds_of(metric: str) -> str:
 
 def _state() -> list[object]:
     return [
-        figure("Round", "The round under way, or the last one.", COUNT, now(f"max by (cohort) "
-                                                                            f"(fl_round{{{SERVER_RUN}}})", WHO)),
+        figure("Round", "The round under way, or the last one.", COUNT,
+               now(f"max by (cohort) (fl_round{{{SERVER_RUN}}})", WHO)),
         figure("Rounds planned", "Where the application says how many.", COUNT,
                now(f"max by (cohort) (fl_rounds_planned{{{SERVER_RUN}}})", WHO), empty="unknown"),
         figure("Accuracy", "Latest, of the global model.", SHARE,
@@ -80,13 +80,13 @@ def _learning() -> list[object]:
     legend = "cohort {{cohort}} {{source}}"
     spread = ("min", "avg", "max")
     return [
-        graph("Accuracy over time", "Of the global model after each round (server, distributed) and of the clients' "
-                                    "own "
-              "models in training (train).", SHARE,
+        graph("Accuracy over time",
+              "Of the global model after each round (server, distributed) and of the clients' own models in training "
+              "(train).", SHARE,
               query(f'model_accuracy{{{SERVER_RUN}}}', legend), most=1.0, points=True),
-        graph("Loss over time", "Of the global model after each round (server, distributed) and of the clients' own "
-                                "models "
-              "in training (train).", PLAIN, query(f'model_loss{{{SERVER_RUN}}}', legend), points=True, least=None),
+        graph("Loss over time",
+              "Of the global model after each round (server, distributed) and of the clients' own models in training "
+              "(train).", PLAIN, query(f'model_loss{{{SERVER_RUN}}}', legend), points=True, least=None),
         by_round("Accuracy by round", "The same accuracies against the round's number: cohorts whose rounds take "
                  "differently long can be compared.", SHARE, rounds_of("model_accuracy"), ("cohort", "source", "run"),
                  most=1.0),
@@ -128,11 +128,12 @@ def _traffic() -> list[object]:
               query(f"sum by (cohort, direction) (fl_client_round_bytes{{{CLIENTS_OF_RUN}}})", down_up), points=True),
         graph("Bytes of the run", "Serialised messages since the run began.", BYTES,
               query(f"sum by (cohort, direction) (fl_message_bytes_total{{{CLIENTS_OF_RUN}}})", down_up)),
-        bars("Model", "Size of the model as it is sent.", BYTES, now(f"max by (cohort) "
-                                                                     f"(fl_model_bytes{{{SERVER_RUN}}})", WHO)),
-        graph("Memory of the FL processes", "Resident, the largest of each kind, as the processes report it after each message.",
-              MEMORY,
-              query(f'max by (cohort, kind) (fl_process_memory_bytes{{{RUN},node=~"$node"}})', f"{WHO} {{{{kind}}}}"), width=18, points=True),
+        bars("Model", "Size of the model as it is sent.", BYTES,
+             now(f"max by (cohort) (fl_model_bytes{{{SERVER_RUN}}})", WHO)),
+        graph("Memory of the FL processes",
+              "Resident, the largest of each kind, as the processes report it after each message.", MEMORY,
+              query(f'max by (cohort, kind) (fl_process_memory_bytes{{{RUN},node=~"$node"}})', f"{WHO} {{{{kind}}}}"),
+              width=18, points=True),
     ]  # fmt: skip
 
 
@@ -148,9 +149,8 @@ def _clients() -> list[object]:
         ("bytes in all", BYTES, f"sum {by} (fl_message_bytes_total{{{CLIENTS_OF_RUN}}})"),
     ]
     return [
-        graph("Seconds of training by client", "Of each client's latest reply: whoever is above the others holds the "
-                                               "round "
-              "up.", SECONDS,
+        graph("Seconds of training by client",
+              "Of each client's latest reply: whoever is above the others holds the round up.", SECONDS,
               query(f'max by (client) (fl_client_seconds{{{CLIENTS_OF_RUN},phase="train"}})', "{{client}}"), many=True,
               points=True, width=16),
         bars("Mean of training by cohort", "Mean over the clients' latest replies.", SECONDS,

@@ -37,7 +37,8 @@ def _quantile(share: str, histogram: str, by: str, selector: str) -> str:
 
 def _state() -> list[object]:
     return [
-        figure("Running", "Intents whose run is going on.", COUNT, now(f'sum(mlfo_intents{{{KNOWN},state="running"}})')),
+        figure("Running", "Intents whose run is going on.", COUNT,
+               now(f'sum(mlfo_intents{{{KNOWN},state="running"}})')),
         figure("Accepted", f"Intents accepted {SINCE}.", COUNT, now(f"sum(mlfo_intents_accepted_total{{{EDGE}}})")),
         figure("Refused", f"Intents refused {SINCE}.", COUNT, now(f"sum(mlfo_intents_refused_total{{{EDGE}}})"),
                limits=((1.0, YELLOW),)),
@@ -58,8 +59,8 @@ def _intents() -> list[object]:
         graph("Accepted and refused", f"Intents {SINCE}; refused ones by the reason's code.", COUNT,
               query(f"sum(mlfo_intents_accepted_total{{{EDGE}}})", "accepted"),
               query(f"sum by (code) (mlfo_intents_refused_total{{{EDGE}}})", "refused: {{code}}"), points=True),
-        listing("Latest intents", "State of each of the latest hundred intents, and since when.", ("intent", "run",
-                                                                                                   "state"),
+        listing("Latest intents", "State of each of the latest hundred intents, and since when.",
+                ("intent", "run", "state"),
                 [("since", "dateTimeAsIso", f"1000 * max by (intent, run, state) ({latest})")], sort="since", height=8),
     ]  # fmt: skip
 
@@ -67,12 +68,10 @@ def _intents() -> list[object]:
 def _times() -> list[object]:
     phase = "mlfo_intent_phase_seconds"
     return [
-        bars("Median by phase", f"Of all intents {SINCE}.", SECONDS, now(_quantile("0.5", phase, "phase", EDGE),
-                                                                         "{{phase}}"),
-             width=8, decimals=2),
-        bars("95 % by phase", f"Of all intents {SINCE}.", SECONDS, now(_quantile("0.95", phase, "phase", EDGE),
-                                                                       "{{phase}}"),
-             width=8, decimals=2),
+        bars("Median by phase", f"Of all intents {SINCE}.", SECONDS,
+             now(_quantile("0.5", phase, "phase", EDGE), "{{phase}}"), width=8, decimals=2),
+        bars("95 % by phase", f"Of all intents {SINCE}.", SECONDS,
+             now(_quantile("0.95", phase, "phase", EDGE), "{{phase}}"), width=8, decimals=2),
         bars("Mean by phase", f"Of all intents {SINCE}.", SECONDS,
              now(f"sum by (phase) ({phase}_sum{{{EDGE}}}) / sum by (phase) ({phase}_count{{{EDGE}}})", "{{phase}}"),
              width=8, decimals=2),

@@ -48,7 +48,7 @@ def _utilisation(window: str = RATE) -> str:
 
 
 def _state() -> list[object]:
-    passed = f"sum(rate(cohortnet_meter_band_drop_packets_total{{{TESTBED}}}{RATE}))"
+    dropped = f"sum(rate(cohortnet_meter_band_drop_packets_total{{{TESTBED}}}{RATE}))"
     came = f"sum(rate(cohortnet_meter_packets_total{{{TESTBED}}}{RATE}))"
     return [
         figure("Links down", "Links of which an end is down.", COUNT, now(f"sum(1 - cohortnet_link_up{{{LINK}}})"),
@@ -58,7 +58,8 @@ def _state() -> list[object]:
         figure("Dropped at links", "Packets that queues and interfaces of all links drop now.", PACKETS,
                now(f"sum(rate(cohortnet_link_drops_total{{{LINK}}}{RATE}))"), limits=((1.0, YELLOW), (100.0, RED)),
                decimals=0),
-        figure("Dropped by meters", "Share of what came to all meters.", SHARE, now(f"{passed} / {came}"),
+        figure("Dropped by meters", "Share of what came to all meters.", SHARE,
+               now(f"{dropped} / clamp_min({came}, 1)"),
                limits=((0.01, YELLOW), (0.05, RED)), empty="no meter", decimals=1),
         figure("Sent again", "Segments that the FL connections repeat now.", "suffix: segments/s",
                now(f"sum(rate(tcp_retransmits_total{{{FL_FLOWS}}}{RATE}))"), limits=((1.0, YELLOW), (100.0, RED)),
@@ -81,9 +82,9 @@ def _links() -> list[object]:
         ("drops", COUNT, f"max {by} (cohortnet_link_drops_total{{{LINK}}})"),
     ]
     return [
-        graph("Utilisation of links", "Measured rate at the sending end, as a share of the declared rate. Links "
-                                      "without a "
-              "declared rate are not shown.", SHARE, query(_utilisation(), WHICH), many=True, most=1.0,
+        graph("Utilisation of links",
+              "Measured rate at the sending end, as a share of the declared rate. Links without a declared rate are "
+              "not shown.", SHARE, query(_utilisation(), WHICH), many=True, most=1.0,
               limits=((0.8, YELLOW), (0.95, RED))),
         graph("Rate of links", "Measured at the sending end, all links.", BITS, query(_link_rate(), WHICH), many=True),
         graph("Drops at links", "Packets dropped at the sending end, by its queue or its interface.", PACKETS,
@@ -118,10 +119,9 @@ def _meters() -> list[object]:
     packets = f"sum {BY_METER} (rate(cohortnet_meter_packets_total{{{TESTBED}}}{RATE}))"
     dropped_packets = f"sum {BY_METER} (rate(cohortnet_meter_band_drop_packets_total{{{TESTBED}}}{RATE}))"
     return [
-        graph("Meters: rate against limit", "What passes each meter (came minus dropped, or sent by its queue), and "
-                                            "its "
-              "limit (dashed).", BITS, query(f"{came} - {dropped}", f"{METER} passed"), query(queued,
-                                                                                              f"{METER} queued"),
+        graph("Meters: rate against limit",
+              "What passes each meter (came minus dropped, or sent by its queue), and its limit (dashed).", BITS,
+              query(f"{came} - {dropped}", f"{METER} passed"), query(queued, f"{METER} queued"),
               query(limit, f"{METER} limit"), dashed=".* limit", many=True),
         graph("Meters: share of the limit", "1: what passes is as much as the meter lets through.", SHARE,
               query(f"({came} - {dropped}) / on (meter, direction) ({limit} > 0)", METER), limits=((0.95, YELLOW),)),
@@ -138,8 +138,8 @@ def _meters() -> list[object]:
                 ("meter", "direction", "kind", "target"), [
                     ("limit", BITS, f'max by (meter, direction, kind, target) (cohortnet_meter_rate{{{TESTBED},'
                      'unit="bit/s"})'),
-                    ("bytes", BYTES, f"sum by (meter, direction, kind, target) "
-                                     f"(cohortnet_meter_bytes_total{{{TESTBED}}})"),
+                    ("bytes", BYTES,
+                     f"sum by (meter, direction, kind, target) (cohortnet_meter_bytes_total{{{TESTBED}}})"),
                     ("packets", COUNT,
                      f"sum by (meter, direction, kind, target) (cohortnet_meter_packets_total{{{TESTBED}}})"),
                     ("packets dropped", COUNT, "sum by (meter, direction, kind, target) "

@@ -50,13 +50,12 @@ def _state() -> list[object]:
 def _cpu() -> list[object]:
     return [
         graph("CPU by node", "Processor time a second.", CORES, query(f"max by (node) ({CPU})", "{{node}}"), many=True),
-        graph("CPU against limit", "Of nodes that have a limit.", SHARE, query(f"max by (node) ({CPU_SHARE})",
-                                                                               "{{node}}"),
-              many=True, limits=HOT),
+        graph("CPU against limit", "Of nodes that have a limit.", SHARE,
+              query(f"max by (node) ({CPU_SHARE})", "{{node}}"), many=True, limits=HOT),
         graph("Throttled periods", "Share of the scheduler's periods in which a node was held back by its limit.",
               SHARE,
-              query(f"max by (node) ({THROTTLED})", "{{node}}"), many=True, most=1.0, limits=((0.1, YELLOW), (0.5,
-                                                                                                              RED))),
+              query(f"max by (node) ({THROTTLED})", "{{node}}"), many=True, most=1.0,
+              limits=((0.1, YELLOW), (0.5, RED))),
         graph("Throttled time", "Seconds a second that a node's threads waited for their limit (several threads wait "
                                 "at "
               "once).", SECONDS,
@@ -144,8 +143,8 @@ def _exporter() -> list[object]:
               query(f"cohortnet_exporter_resident_bytes{own}", "exporter"), width=8),
         graph("Series", "In one answer of the exporter.", COUNT, query(f"cohortnet_exporter_series{own}", "series"),
               points=True, width=8),
-        graph("Collections that were late or slow", "Since the exporter began. Late: the scrape came after 1.5 "
-                                                    "periods; "
+        graph("Collections that were late or slow",
+              "Since the exporter began. Late: the scrape came after 1.5 periods; "
               "slow: it took more than half a period.", COUNT,
               query(f"sum by (reason) (cohortnet_exporter_overruns_total{own})", "{{reason}}"), points=True, width=8),
         graph("What could not be read", "Since the exporter began.", COUNT,

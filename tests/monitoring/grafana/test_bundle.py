@@ -99,3 +99,8 @@ def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = cohortnet("grafana", "--out", str(tmp_path / "file"))
     assert done.returncode == 1 and "choose another folder" in done.stderr
+
+
+def test_the_command_has_help_and_leaves_an_example() -> None:
+    done = cohortnet("grafana", "--help")
+    assert done.returncode == 0 and "Example: " in done.stdout and "--out" in done.stdout
