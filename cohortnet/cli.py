@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from cohortnet.choose import Choice, choose_testbed
+from cohortnet.cli_grafana import grafana
 from cohortnet.cli_intents import intent_app
 from cohortnet.cli_meters import meter_app, show_app
 from cohortnet.cli_runs import runs_app
@@ -40,6 +41,7 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(meter_app, name="meter")
 app.add_typer(show_app, name="show")
 app.command(epilog="Example: sudo cohortnet verify --tolerance '3 %'")(verify)
+app.command(epilog="Example: sudo cohortnet grafana --port 3000")(grafana)
 
 FileArgument = Annotated[Path | None, typer.Argument(help="Testbed file (YAML); leave it out for the preset.")]
 PresetOption = Annotated[str | None, typer.Option("--preset", help="A ready-made topology: factory-satellite.")]
