@@ -19,6 +19,7 @@ from cohortnet.choose import Choice, choose_testbed
 from cohortnet.cli_intents import intent_app
 from cohortnet.cli_meters import meter_app, show_app
 from cohortnet.cli_runs import runs_app
+from cohortnet.cli_traffic import traffic_app
 from cohortnet.progress import Progress
 from cohortnet.terminal import (
     DEFAULT_RUNS,
@@ -38,6 +39,7 @@ app.add_typer(intent_app, name="intent")
 app.add_typer(runs_app, name="runs")
 app.add_typer(meter_app, name="meter")
 app.add_typer(show_app, name="show")
+app.add_typer(traffic_app, name="traffic")
 
 FileArgument = Annotated[Path | None, typer.Argument(help="Testbed file (YAML); leave it out for the preset.")]
 PresetOption = Annotated[str | None, typer.Option("--preset", help="A ready-made topology: factory-satellite.")]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from topology.errors import Problem, TestbedProblems
 from topology.units import parse_burst, parse_fraction, parse_meter_rate, parse_rate, parse_size, parse_time
@@ -150,6 +150,37 @@ class Meter(_Strict):
     enforce: Literal["auto", "drop", "queue"] = "auto"
 
 
+class Traffic(_Strict):
+    """Background traffic from one node to another; it is sent while it is started.
+
+    `rate` is the mean of the payload over a long time, whatever the pattern. `period` (on-off, sine), `on` (on-off: how
+    much of a period is sent), `low` (sine: its lowest rate), `size` and `seed` (poisson: blocks that arrive).
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+    source: str = Field(alias="from")
+    destination: str = Field(alias="to")
+    rate: Rate
+    protocol: Literal["tcp", "udp"] = "tcp"
+    pattern: Literal["constant", "poisson", "on-off", "sine"] = "constant"
+    period: Time | None = None
+    on: Time | None = None
+    size: Size | None = None
+    low: Rate | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    start: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _key_on(cls, data: Any) -> Any:
+        # In YAML 1.1 an unquoted `on` is the truth value, also as a key.
+        if isinstance(data, dict) and True in data and "on" not in data:
+            return {("on" if key is True else key): value for key, value in data.items()}
+        return data
+
+
 class Preset(_Strict):
     """A ready-made topology; its nodes, switches and links are added to those of the file."""
 
@@ -180,6 +211,7 @@ class Testbed(_Strict):
     publish: list[Publish] | None = None
     controller: Controller = Field(default_factory=Controller)
     meters: Annotated[list[Meter], Field(max_length=5000)] = Field(default_factory=list)
+    traffic: Annotated[list[Traffic], Field(max_length=200)] = Field(default_factory=list)
     allow_unsupported: list[Unsupported] = Field(default_factory=list)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from topology.model import Cohort, Link, Node, Preset, Publish, Switch
+from topology.model import Cohort, Link, Node, Preset, Publish, Switch, Traffic
 
 ACCESS_RATE_BPS = 500_000_000
 SATELLITE_RATE_BPS = 500_000_000
 SATELLITE_DELAY_S = 0.012
+BACKGROUND_RATE_BPS = 20_000_000
 FIRST_CLIENT = 10
 """Last octet of the first client's address, and the number in its name."""
 
@@ -23,6 +24,7 @@ class Expansion:
     links: list[Link]
     cohorts: list[Cohort]
     publish: list[Publish]
+    traffic: list[Traffic]
 
 
 def split_evenly(count: int, parts: int) -> list[range]:
@@ -103,9 +105,14 @@ def factory_satellite(preset: Preset, pool: IPv4Network) -> Expansion:
         Publish(node=mo.name, port=8000, host_port=8000),
         Publish(node=mo.name, port=8000, host_port=8001),
     ]
-    return Expansion([*feds, cloud, prom, appserv, mo, app, *clients], switches, links, cohorts, publish)
+    traffic = [
+        Traffic.model_construct(
+            name="background", source=app.name, destination=appserv.name, rate=BACKGROUND_RATE_BPS
+        )
+    ]
+    return Expansion([*feds, cloud, prom, appserv, mo, app, *clients], switches, links, cohorts, publish, traffic)
 
 
 def expand(preset: Preset, pool: IPv4Network) -> Expansion:
-    """The preset's nodes, switches, links, cohorts and published ports, with addresses from `pool`."""
+    """The preset's nodes, switches, links, cohorts, published ports and flows, with addresses from `pool`."""
     return factory_satellite(preset, pool)
