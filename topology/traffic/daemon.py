@@ -5,7 +5,7 @@ One JSON object a line, one answer a line, over a unix socket that only root may
 - `{"op": "list"}` -> `{"ok": true, "flows": [...]}`
 - `{"op": "start", "flows": ["background"]}`, `{"op": "stop", "flows": null}` (null: all) -> the same, of these flows;
   `start` answers when each of them runs, or has failed once (`state`, `reason`)
-- `{"op": "set", "flow": "background", "rate_bps": 10000000}` -> the same, of this flow
+- `{"op": "set", "flow": "background", "rate_bps": 10000000}` -> the same, of this flow; answers when it is sent so
 - a refusal: `{"ok": false, "code": "unknown-flow", "error": "...", "hint": "..."}`
 """
 
@@ -142,6 +142,8 @@ class Traffic:
         if op == "set":
             flow = self._named([request.get("flow")])[0]
             self._set_rate(flow, request.get("rate_bps"))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(flow.in_force.wait(), SETTLE_S)
             return [flow]
         names = request.get("flows")
         if names is not None and not isinstance(names, list):

@@ -45,6 +45,9 @@ class Flow:
         self.settled = asyncio.Event()
         """Set whenever the flow is not in its first attempt."""
         self.settled.set()
+        self.in_force = asyncio.Event()
+        """Set whenever no other rate is sent than the one that was asked for last."""
+        self.in_force.set()
         self._on_change = on_change
         self._ceiling_bps = ceiling_bps
         self._nudge = asyncio.Event()
@@ -108,6 +111,8 @@ class Flow:
         self.pattern = replace(self.pattern, rate_bps=rate_bps)
         self._turn += 1
         self._nudge.set()
+        if self.state == "running":
+            self.in_force.clear()
         self._set(self.state, self.reason)
 
     def _set(self, state: str, reason: str = "") -> None:
@@ -116,6 +121,8 @@ class Flow:
             self.started = self.changed
         if state != "starting":
             self.settled.set()
+        if state != "running":
+            self.in_force.set()
         self._on_change(self)
 
     async def _end_lanes(self) -> None:
@@ -157,6 +164,8 @@ class Flow:
                     self._retire(at_once)
                 at_once = False
                 self.segment_bps = segment.rate_bps
+                if self._turn == turn:
+                    self.in_force.set()
                 if self.state != "running":
                     self._set("running")
                 if not await self._until(end, turn):

@@ -69,6 +69,9 @@ class Lane:
     async def _serve(self, destination: Mapping[str, Any]) -> None:
         if self._server is not None and self._server.status is None:
             return
+        place = f"{destination['address']}:{self._port}"
+        if self._listens(destination["pid"]):
+            raise Trouble(f"{destination['name']}: iperf3 cannot listen on {place}: another program does already")
         self._server_said.clear()
         argv = iperf.server(destination["address"], self._port)
         self._server = server = Program(destination, argv, self._server_said.append, lambda: None)
@@ -77,14 +80,20 @@ class Lane:
         while True:
             if server.status is not None:
                 said = [found for line in self._server_said if (found := iperf.read_line(line).error)]
-                raise Trouble(f"{destination['name']}: iperf3 cannot listen on {destination['address']}:{self._port}: "
-                              f"{said[-1] if said else f'it ended with status {server.status}'}")  # fmt: skip
-            with suppress(OSError):  # it has just ended
-                if iperf.listens(Path(f"/proc/{server.pid}/net/tcp").read_text(encoding="ascii"), self._port):
-                    return
+                why = said[-1] if said else f"it ended with status {server.status}"
+                raise Trouble(f"{destination['name']}: iperf3 cannot listen on {place}: {why}")
+            if self._listens(server.pid):
+                return
             if asyncio.get_running_loop().time() > deadline:
-                raise Trouble(f"{destination['name']}: iperf3 does not listen on {destination['address']}:{self._port}")
+                raise Trouble(f"{destination['name']}: iperf3 does not listen on {place}")
             await asyncio.sleep(0.02)
+
+    def _listens(self, pid: int) -> bool:
+        tables = []
+        for family in ("tcp", "tcp6"):  # whoever listens on all addresses may stand in the second one only
+            with suppress(OSError):  # the process has just ended
+                tables.append(Path(f"/proc/{pid}/net/{family}").read_text(encoding="ascii"))
+        return any(iperf.listens(table, self._port) for table in tables)
 
     def _hear(self, line: str) -> None:
         said = iperf.read_line(line)

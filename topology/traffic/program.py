@@ -7,9 +7,11 @@ that thread ends, so not even `kill -9` of this process leaves one behind.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import threading
+import tty
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -64,20 +66,28 @@ class Program:
             raise Trouble(f"{name}: {self._argv[0]} cannot be started: {reason}") from None
 
     def _run(self) -> None:
+        # A terminal, not a pipe: into a pipe iperf3 writes its lines only once a second, also that it is connected.
         try:
-            process = namespaces.start_from_here(
-                self._entry["pid"], self._entry["cgroups"], self._argv, env=launch.node_environment(self._entry),
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, new_session=True,
-                dies_with_thread=True,
-            )  # fmt: skip
-        except (OSError, subprocess.SubprocessError) as error:
+            ours, theirs = os.openpty()
+        except OSError as error:
             self._tell(self._set_failed, error)
             return
-        self._tell(self._set_started, process)
-        assert process.stdout is not None
-        with process.stdout as output:
-            while line := output.readline(MOST_LINE):
-                self._tell(self._on_line, line.decode(errors="replace").rstrip())
+        with os.fdopen(ours, "rb") as output:
+            try:
+                tty.setraw(theirs)
+                process = namespaces.start_from_here(
+                    self._entry["pid"], self._entry["cgroups"], self._argv, env=launch.node_environment(self._entry),
+                    stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, new_session=True, dies_with_thread=True,
+                )  # fmt: skip
+            except (OSError, subprocess.SubprocessError) as error:
+                self._tell(self._set_failed, error)
+                return
+            finally:
+                os.close(theirs)
+            self._tell(self._set_started, process)
+            with suppress(OSError):  # a terminal's end of file, when the program has ended
+                while line := output.readline(MOST_LINE):
+                    self._tell(self._on_line, line.decode(errors="replace").rstrip())
         self._tell(self._set_exited, process.wait())
 
     def _tell(self, what: Callable[..., None], value: object) -> None:
