@@ -32,6 +32,7 @@ FLOWS = [
     {"name": "waves", "from": "n1", "to": "n3", "rate": "4 Mbit/s", "pattern": "on-off", "period": "3 s", "on": "1 s"},
     {"name": "datagrams", "from": "n3", "to": "n1", "rate": "3 Mbit/s", "protocol": "udp"},
     {"name": "doomed", "from": "n4", "to": "n1", "rate": "1 Mbit/s"},
+    {"name": "bare", "from": "n5", "to": "n1", "rate": "1 Mbit/s"},
 ]
 
 
@@ -39,8 +40,8 @@ FLOWS = [
 def inventory() -> Iterator[dict[str, Any]]:
     data = {
         "name": NAME, "runtime": "namespace", "controller": {"kind": "none"}, "switches": [{"name": "s1"}],
-        "nodes": [{"name": f"n{i}"} for i in (1, 2, 3, 4)], "traffic": FLOWS,
-        "links": [{"a": f"n{i}", "b": "s1", "rate": "50 Mbit/s"} for i in (1, 2, 3, 4)],
+        "nodes": [*({"name": f"n{i}"} for i in (1, 2, 3, 4)), {"name": "n5", "environment": {"PATH": "/nowhere"}}],
+        "links": [{"a": f"n{i}", "b": "s1", "rate": "50 Mbit/s"} for i in (1, 2, 3, 4, 5)], "traffic": FLOWS,
     }  # fmt: skip
     with lab.up(make_plan(parse_testbed(data))) as made:
         assert client.begin(made) == []
@@ -116,7 +117,7 @@ def test_a_flow_starts_has_its_rate_changes_it_without_a_gap_and_stops(inventory
     shown = json.loads(run("traffic", "start", "one", "--testbed", NAME, "--json").stdout)["flows"]
     assert [(entry["name"], entry["state"]) for entry in shown] == [("one", "running")]
     time.sleep(1)
-    reached = mean_bps(lambda: payload(inventory, "n2", (5201, 5202)), 5)
+    reached = mean_bps(lambda: payload(inventory, "n2", (5201, 5202)), 4)
     print(f"expected 20 Mbit/s +- 3 %, measured {reached / 1e6:.3f}")
     assert reached == pytest.approx(20e6, rel=0.03)
     before = state_file(inventory)["one"]
@@ -133,7 +134,7 @@ def test_a_flow_starts_has_its_rate_changes_it_without_a_gap_and_stops(inventory
     print(f"set took {took:.2f} s; received meanwhile {[round(b / 1e6, 1) for b in bins]} Mbit/s")
     assert min(bins) > 4e6, "traffic stopped while its rate was changed"
     time.sleep(0.5)
-    reached = mean_bps(lambda: payload(inventory, "n2", (5201, 5202)), 4)
+    reached = mean_bps(lambda: payload(inventory, "n2", (5201, 5202)), 3)
     print(f"expected 10 Mbit/s +- 3 %, measured {reached / 1e6:.3f}")
     assert reached == pytest.approx(10e6, rel=0.03)
     after = state_file(inventory)["one"]
@@ -150,14 +151,14 @@ def test_on_off_and_udp_at_the_same_time(inventory: dict[str, Any]) -> None:
     bins = []
     reached = received(inventory, "n1")
     begin = time.monotonic()
-    while time.monotonic() < begin + 9.0:
+    while time.monotonic() < begin + 6.0:
         bins.append(mean_bps(lambda: received(inventory, "n3"), 0.25))
     udp = (received(inventory, "n1") - reached) * 8 / (time.monotonic() - begin) * 1448 / 1490
     # n1 also gets the acknowledgements of the other flow.
     print(f"UDP {udp / 1e6:.2f} Mbit/s of 3; on-off {[round(b / 1e6, 1) for b in bins]}")
     assert udp == pytest.approx(3e6, rel=0.06)
     mean = sum(bins) / len(bins) * 1448 / 1514
-    assert mean == pytest.approx(4e6, rel=0.12), "three periods of 1 s of 12 Mbit/s and 2 s of silence"
+    assert mean == pytest.approx(4e6, rel=0.12), "two periods of 1 s of 12 Mbit/s and 2 s of silence"
     quiet = sum(b < 0.5e6 for b in bins) / len(bins)
     assert 0.45 < quiet < 0.75, "two thirds of the time nothing is sent"
     assert max(bins) > 9e6
@@ -228,7 +229,7 @@ def test_a_taken_port_and_a_killed_program_are_told_and_the_flow_comes_back(inve
     sending = [pid for pid in programs(inventory) if b"--client" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(sending[0], signal.SIGKILL)
     lost = wait_for(inventory, "one", "retrying", 3.0)
-    assert lost["reason"] == "n1: iperf3 ended with status -9" and lost["tries"] == 1
+    assert lost["reason"] == "n1: iperf3 ended with status -9" and lost["tries"] == 2  # with the taken port
     wait_for(inventory, "one", "running", 5.0)
 
 
@@ -285,3 +286,8 @@ def test_a_flow_of_a_node_that_is_gone_says_so(inventory: dict[str, Any]) -> Non
         lost = flow(inventory, "doomed")
     failed = run("traffic", "start", "doomed", "--testbed", NAME, check=False)
     assert failed.returncode == 1 and "n4" in failed.stderr
+
+
+def test_a_node_without_iperf3_is_named(inventory: dict[str, Any]) -> None:
+    (found,) = client.command(inventory, {"op": "start", "flows": ["bare"]})
+    assert found["state"] == "retrying" and found["reason"] == "n5: iperf3 is not installed there"
