@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from cohortnet.terminal import JsonOption, TestbedOption, fail, need_root, pick_testbed, reported
 
@@ -83,34 +82,6 @@ def _show(flows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         print(json.dumps({"flows": list(flows)}, indent=1))
         return
     from cohortnet.follow import console_for
+    from cohortnet.show_traffic import traffic_table
 
     console_for().print(traffic_table(flows))
-
-
-def describe_pattern(flow: Mapping[str, Any]) -> str:
-    """A flow's pattern in words, from a plan's, an inventory's or the daemon's entry: "on-off, 2 s of 10 s"."""
-    from topology.units import format_rate, format_time
-
-    kind = str(flow["pattern"])
-    if kind == "on-off":
-        return f"on-off, {format_time(flow['on_s'])} of {format_time(flow['period_s'])}"
-    if kind == "sine":
-        return f"sine of {format_time(flow['period_s'])}, from {format_rate(flow['low_bps'])}"
-    return f"poisson, {flow['size_bytes'] / 1e6:g} MB each" if kind == "poisson" else kind
-
-
-def traffic_table(flows: Sequence[Mapping[str, Any]]) -> Table:
-    """Flows as the daemon tells them."""
-    from topology.units import format_rate
-
-    table = Table(title=f"{len(flows)} flow{'' if len(flows) == 1 else 's'}", title_justify="left")
-    for column in ("flow", "from", "to", "rate", "pattern", "state", "now"):
-        table.add_column(column, overflow="fold")
-    for flow in flows:
-        words = " ".join(filter(None, (flow["state"], flow["reason"] and f"({flow['reason']})")))
-        now = format_rate(round(flow["now_bps"])) if flow["now_bps"] else ""
-        table.add_row(
-            flow["name"], flow["source"], flow["destination"], f"{format_rate(flow['rate_bps'])} {flow['protocol']}",
-            describe_pattern(flow), words, now,
-        )  # fmt: skip
-    return table
