@@ -13,6 +13,8 @@ COHORTNET_NODE_BASE=python:3.11-slim
 say() { printf '==> %s\n' "$*"; }
 warn() { printf 'warning: %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+# wrong_input TEXT...: what was typed cannot be done; nothing was done.
+wrong_input() { printf 'error: %s\n' "$*" >&2; exit 2; }
 
 # need_root SCRIPT: network namespaces, Open vSwitch and packages need root; say how to get it.
 need_root() {
@@ -20,7 +22,7 @@ need_root() {
 }
 
 # need_value OPTION "$#": an option that takes a value was given one.
-need_value() { [ "$2" -ge 2 ] || die "$1 needs a value. Type $0 --help"; }
+need_value() { [ "$2" -ge 2 ] || wrong_input "$1 needs a value. Type $0 --help"; }
 
 # --- Debian packages ---------------------------------------------------------------------------------------------
 

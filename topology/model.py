@@ -181,13 +181,76 @@ class Traffic(_Strict):
         return data
 
 
-class Preset(_Strict):
-    """A ready-made topology; its nodes, switches and links are added to those of the file."""
+class _Sized(_Strict):
+    """What every preset has; its nodes, switches and links are added to those of the file."""
 
-    kind: Literal["factory-satellite"] = "factory-satellite"
     cohorts: Annotated[int, Field(ge=1, le=2000)] = 3
     clients: Annotated[int, Field(ge=1, le=20000)] = 50
+
+
+class FactorySatellite(_Sized):
+    """Servers behind a satellite, clients on campus switches."""
+
+    kind: Literal["factory-satellite"] = "factory-satellite"
     campuses: Annotated[int, Field(ge=1, le=200)] = 5
+
+
+class ThreeAccess(_Sized):
+    """Clients behind three kinds of access: satellite, fixed wireless and metro fibre.
+
+    `spread: cohort` puts each cohort behind one kind, in turn; `client` spreads the clients of each cohort over all.
+    """
+
+    kind: Literal["three-access"]
+    clients: Annotated[int, Field(ge=1, le=20000)] = 30
+    spread: Literal["cohort", "client"] = "cohort"
+    satellite: Shaping = Field(default_factory=Shaping)
+    wireless: Shaping = Field(default_factory=Shaping)
+    metro: Shaping = Field(default_factory=Shaping)
+
+
+class CloudFogEdge(_Sized):
+    """A tree of three tiers; FL servers stand in the cloud, or each in the fog next to its clients."""
+
+    kind: Literal["cloud-fog-edge"]
+    cohorts: Annotated[int, Field(ge=1, le=2000)] = 2
+    clients: Annotated[int, Field(ge=1, le=20000)] = 16
+    fogs: Annotated[int, Field(ge=1, le=50)] = 2
+    edges: Annotated[int, Field(ge=1, le=50)] = 2
+    servers: Literal["cloud", "fog"] = "cloud"
+    cloud_link: Shaping = Field(default_factory=Shaping)
+    fog_link: Shaping = Field(default_factory=Shaping)
+    client_link: Shaping = Field(default_factory=Shaping)
+
+
+def _distance_or_time(value: object) -> object:
+    return value if value == "distance" else parse_time(value)
+
+
+class GraphPreset(_Sized):
+    """A real or synthetic network of the collection topohub, a switch for each of its nodes.
+
+    `place` is where cohorts stand: at the nodes with most links, or at those of a list. `delay: distance` is what light
+    takes in fibre over the links' lengths.
+    """
+
+    kind: Literal["graph"]
+    graph: Annotated[str, Field(min_length=3, max_length=100)]
+    clients: Annotated[int, Field(ge=1, le=20000)] = 12
+    place: Literal["degree"] | Annotated[list[str], Field(min_length=1, max_length=2000)] = "degree"
+    core: str | None = None
+    rate: Rate | None = None
+    delay: Annotated[float | Literal["distance"], BeforeValidator(_distance_or_time)] | None = None
+    client_link: Shaping = Field(default_factory=Shaping)
+
+
+Preset = FactorySatellite | ThreeAccess | CloudFogEdge | GraphPreset
+PRESETS = ("factory-satellite", "three-access", "cloud-fog-edge", "graph")
+
+
+def _with_kind(value: object) -> object:
+    # A preset without a kind is the first one, as it always was.
+    return {"kind": PRESETS[0], **value} if isinstance(value, dict) else value
 
 
 class Testbed(_Strict):
@@ -202,7 +265,7 @@ class Testbed(_Strict):
     management_pool: Annotated[IPv4Network, Field(strict=False)] | None = None
     container_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]{0,20}$")] = "mn."
     image: str = "cohortnet/node:latest"
-    preset: Preset | None = None
+    preset: Annotated[Preset, Field(discriminator="kind"), BeforeValidator(_with_kind)] | None = None
     limits: dict[Role, Limits] = Field(default_factory=dict)
     nodes: list[Node] = Field(default_factory=list)
     switches: list[Switch] = Field(default_factory=list)
@@ -226,11 +289,15 @@ _CODES = {"extra_forbidden": "unknown-key", "missing": "missing-key", "value_err
 
 
 def _problem(error: Any, data: Any) -> Problem:
-    path = _path(tuple(error["loc"]))
+    # The preset's kind stands in the error's place, and not in the file.
+    location = tuple(part for part in error["loc"] if part not in PRESETS)
+    path = _path(location)
     code = _CODES.get(error["type"], "wrong-type" if error["type"].endswith("_type") else "bad-value")
     message = str(error["msg"]).removeprefix("Value error, ")
     hint = ""
-    if code == "unknown-key":
+    if error["type"] == "union_tag_invalid":
+        path, message = f"{path}.kind", f"{error['ctx']['tag']!r} is no preset; allowed are {', '.join(PRESETS)}"
+    elif code == "unknown-key":
         message = f"the key {error['loc'][-1]!r} is not known here"
         hint = "`cohortnet validate --help` and docs/topologies.md list the keys"
     elif code == "missing-key":

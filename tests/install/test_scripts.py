@@ -50,7 +50,7 @@ def test_help_says_usage_and_what_is_installed(script: str) -> None:
 )
 def test_unknown_words_are_refused_before_anything_happens(command: list[str], named: str) -> None:
     done = run(*command)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert named in done.stderr and "error:" in done.stderr
 
 
