@@ -43,7 +43,7 @@ def choose_testbed(choice: Choice) -> Testbed:
         testbed = load_testbed(choice.file)
         return testbed.model_copy(update=_checked(_changes(choice, testbed.allow_unsupported)))
     kind = choice.preset or "factory-satellite"
-    data: dict[str, Any] = {"name": choice.name or "factory-satellite", "preset": {"kind": kind, **typed}}
+    data: dict[str, Any] = {"name": choice.name or kind, "preset": {"kind": kind, **typed}}
     return parse_testbed({**data, **_changes(choice, [])})
 
 

@@ -20,6 +20,7 @@ from cohortnet.cli_grafana import grafana
 from cohortnet.cli_intents import intent_app
 from cohortnet.cli_meters import meter_app, show_app
 from cohortnet.cli_runs import runs_app
+from cohortnet.cli_traffic import traffic_app
 from cohortnet.cli_verify import verify
 from cohortnet.progress import Progress
 from cohortnet.terminal import (
@@ -40,14 +41,16 @@ app.add_typer(intent_app, name="intent")
 app.add_typer(runs_app, name="runs")
 app.add_typer(meter_app, name="meter")
 app.add_typer(show_app, name="show")
+app.add_typer(traffic_app, name="traffic")
 app.command(epilog="Example: sudo cohortnet verify --tolerance '3 %'")(verify)
 app.command(epilog="Example: sudo cohortnet grafana --port 3000")(grafana)
 
 FileArgument = Annotated[Path | None, typer.Argument(help="Testbed file (YAML); leave it out for the preset.")]
-PresetOption = Annotated[str | None, typer.Option("--preset", help="A ready-made topology: factory-satellite.")]
-CohortsOption = Annotated[int | None, typer.Option("--cohorts", help="FL servers in the preset (default 3).")]
-ClientsOption = Annotated[int | None, typer.Option("--clients", help="FL clients in the preset (default 50).")]
-CampusesOption = Annotated[int | None, typer.Option("--campuses", help="Campus switches (default 5).")]
+PresetOption = Annotated[str | None, typer.Option("--preset",
+                         help="factory-satellite (the default), three-access, cloud-fog-edge.")]  # fmt: skip
+CohortsOption = Annotated[int | None, typer.Option("--cohorts", help="FL servers in the preset (default 3, or 2).")]
+ClientsOption = Annotated[int | None, typer.Option("--clients", help="FL clients (default 50; 30, 16 in the others).")]
+CampusesOption = Annotated[int | None, typer.Option("--campuses", help="Switches of factory-satellite (default 5).")]
 NameOption = Annotated[str | None, typer.Option("--name", help="The testbed's name (default: the preset's or file's).")]
 RuntimeOption = Annotated[str | None, typer.Option("--runtime", help="docker (default) or namespace.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of partitions, selection and training.")]

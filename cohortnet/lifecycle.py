@@ -21,6 +21,7 @@ from topology.engine.removal import Removal
 from topology.errors import TopologyError
 from topology.model import Testbed
 from topology.plan import Plan
+from topology.traffic import client as traffic
 
 ProgressCall = Callable[[str, int, int], None]
 AGENT_ROLES = ("client", "server")
@@ -57,6 +58,8 @@ def raise_all(plan: Plan, testbed: Testbed, runs: Path, progress: ProgressCall) 
             argv = [sys.executable, "-m", "cohortnet.recorder", "--inventory", str(plan.inventory),
                     "--runs", str(runs.resolve())]  # fmt: skip
             launch.start_daemon(plan.testbed, argv, plan.logs / "recorder.log")
+        for problem in traffic.begin(inventory):
+            print(f"cohortnet: {problem}", file=sys.stderr)
     except BaseException as error:
         with engine.uninterrupted():
             removal = engine.remove_testbed(plan.testbed, lambda *_: None)

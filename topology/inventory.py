@@ -82,6 +82,7 @@ def build_inventory(plan: Plan, core: CoreFacts, nodes: Mapping[str, NodeFacts],
         "links": [asdict(link) for link in plan.links],
         "cohorts": [asdict(cohort) for cohort in plan.cohorts],
         "meters": [meter.as_body() for meter in plan.meters],
+        "traffic": [asdict(flow) for flow in plan.traffic],
         "published": [asdict(port) for port in plan.published],
         "unsupported": list(core.unsupported),
         "paths": {

@@ -151,6 +151,28 @@ class PlannedMeter:
 
 
 @dataclass(frozen=True)
+class PlannedFlow:
+    """Background traffic between two nodes. `rate_bps` is the mean payload; what the pattern does not use is None.
+
+    `ports` are two at the destination: a connection with a new rate begins on one before that on the other ends.
+    """
+
+    name: str
+    source: str
+    destination: str
+    protocol: str
+    pattern: str
+    rate_bps: int
+    period_s: float | None
+    on_s: float | None
+    low_bps: int | None
+    size_bytes: int | None
+    seed: int | None
+    start: bool
+    ports: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Plan:
     """A whole testbed, ready to be made."""
 
@@ -170,6 +192,7 @@ class Plan:
     published: tuple[PublishedPort, ...]
     allow_unsupported: tuple[str, ...]
     meters: tuple[PlannedMeter, ...] = ()
+    traffic: tuple[PlannedFlow, ...] = ()
     controller_address: str | None = None
     """Where an external controller listens, `IP:PORT` as this machine reaches it."""
 
@@ -242,6 +265,7 @@ def plan_from_dict(data: dict[str, Any]) -> Plan:
     cohorts = tuple(PlannedCohort(**{**item, "clients": tuple(item["clients"])}) for item in data["cohorts"])
     published = tuple(PublishedPort(**item) for item in data["published"])
     meters = tuple(PlannedMeter(**item) for item in data.get("meters", ()))
+    traffic = tuple(PlannedFlow(**{**item, "ports": tuple(item["ports"])}) for item in data.get("traffic", ()))
     lists = {"nodes": nodes, "switches": switches, "links": links, "cohorts": cohorts, "published": published,
-             "meters": meters}  # fmt: skip
+             "meters": meters, "traffic": traffic}  # fmt: skip
     return Plan(**{**data, **lists, "allow_unsupported": tuple(data["allow_unsupported"])})

@@ -7,6 +7,7 @@ anything.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from topology import host_state
 from topology.capabilities import Capabilities
@@ -22,6 +23,8 @@ from topology.finding import (
     some,
 )
 from topology.plan import Plan, PlannedNode
+from topology.traffic import paths
+from topology.traffic.schedule import pattern_of
 
 _NETEM_VERBS = {
     "delay": "delay packets",
@@ -52,6 +55,8 @@ def check_plan(plan: Plan, found: Capabilities, *, raising: bool = True) -> list
                 )
             )
         wanted = ENGINE_PROGRAMS + (SWITCH_PROGRAMS if plan.switches else ())
+        if plan.runtime == "namespace" and any(flow.start for flow in plan.traffic):  # a container brings its own
+            wanted += ("iperf3",)
         missing = [name for name in wanted if found.programs.get(name) is None]
         if missing:
             problems.append(
@@ -235,4 +240,19 @@ def resource_warnings(plan: Plan, found: Capabilities) -> list[Finding]:
                 "fewer clients" + (", or `--runtime namespace`" if plan.runtime == "docker" else ""),
             )
         )
+    return [*warnings, *_overfull_paths(plan)]
+
+
+def _overfull_paths(plan: Plan) -> list[Finding]:
+    """UDP flows that send more than their way carries; TCP flows of that kind are no plan at all."""
+    links = paths.rates(plan.links) if plan.traffic else []
+    warnings = []
+    for flow in plan.traffic:
+        pattern = pattern_of(asdict(flow))
+        narrowest = paths.narrowest_bps(links, flow.source, flow.destination)
+        wrong = paths.beyond_path(pattern, flow.protocol, narrowest)
+        if wrong is not None:
+            warnings.append(Finding("traffic", "warning", f"flow {flow.name!r}: {wrong.message}",
+                                    "the rest is lost in front of that link, with what others send there",
+                                    "a lower `rate:`"))  # fmt: skip
     return warnings

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from topology import metering, presets
 from topology.errors import Problem, TestbedProblems
-from topology.model import Cohort, Limits, Link, Node, Publish, Shaping, Switch, Testbed
+from topology.model import Cohort, Limits, Link, Node, Publish, Shaping, Switch, Testbed, Traffic
 from topology.plan import (
     STATE_ROOT,
     Plan,
@@ -23,6 +23,7 @@ from topology.plan import (
     PublishedPort,
     Shape,
 )
+from topology.traffic import checking
 
 NODE_INTERFACE = "eth0"
 MANAGEMENT_INTERFACE = "mgmt0"
@@ -79,6 +80,12 @@ class _Planner:
         self.cohorts: list[Cohort] = testbed.cohorts or (added.cohorts if added else [])
         publish = testbed.publish if testbed.publish is not None else (added.publish if added else [])
         self.publish: list[Publish] = list(publish)
+        # A flow of the file takes the place of the preset's of that name.
+        own = {flow.name for flow in testbed.traffic}
+        self.traffic: list[tuple[str, Traffic]] = [
+            *((f"preset.traffic[{i}]", f) for i, f in enumerate(added.traffic if added else []) if f.name not in own),
+            *((f"traffic[{i}]", flow) for i, flow in enumerate(testbed.traffic)),
+        ]
         self.from_preset = {
             "nodes": len(added.nodes) if added else 0,
             "switches": len(added.switches) if added else 0,
@@ -319,6 +326,8 @@ class _Planner:
         links, switches = self._links_and_switches(ids)
         meters, wrong = metering.plan_meters(self.testbed, self.nodes, self.cohorts, switches)
         self.problems += wrong
+        traffic, wrong = checking.plan_traffic(self.testbed, self.traffic, [n.name for n in self.nodes], links)
+        self.problems += wrong
         if self.problems:
             raise TestbedProblems(self.problems)
         nodes = self._nodes(
@@ -345,6 +354,7 @@ class _Planner:
             published=tuple(published),
             allow_unsupported=tuple(dict.fromkeys(self.testbed.allow_unsupported)),
             meters=meters,
+            traffic=traffic,
             controller_address=self.testbed.controller.address,
         )
 
