@@ -229,7 +229,7 @@ def test_a_taken_port_and_a_killed_program_are_told_and_the_flow_comes_back(inve
     sending = [pid for pid in programs(inventory) if b"--client" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(sending[0], signal.SIGKILL)
     lost = wait_for(inventory, "one", "retrying", 3.0)
-    assert lost["reason"] == "n1: iperf3 ended with status -9" and lost["tries"] == 2  # with the taken port
+    assert lost["reason"] == "n1: iperf3 ended with status -9" and lost["tries"] >= 2  # with the taken port
     wait_for(inventory, "one", "running", 5.0)
 
 
