@@ -70,6 +70,11 @@ class NodeProbe:
         self._flows: dict[tuple[int, bytes, int], Labels] = {}
         self._peers = {socket.inet_aton(other.address): other.name for other in inventory.nodes}
 
+    @property
+    def life(self) -> tuple[int, int]:
+        """The node's first process and its network namespace, as numbers: another life has others."""
+        return self.node.pid or 0, self._inode
+
     def alive(self) -> bool:
         """Whether the node's first process still runs, and is the one that it was."""
         return self.node.pid is not None and namespaces.inode(self.node.pid) == self._inode

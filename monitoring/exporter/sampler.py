@@ -20,7 +20,7 @@ from types import TracebackType
 from prometheus_client.metrics_core import Metric
 
 from monitoring import metrics
-from monitoring.exporter import traffic
+from monitoring.exporter import switches, traffic
 from monitoring.exporter.core import CoreProbe
 from monitoring.exporter.links import LinkBook
 from monitoring.exporter.nodes import Ending, NodeProbe, open_probes
@@ -40,7 +40,7 @@ class Part(Enum):
 
 
 EVERYTHING = frozenset(Part)
-ERRORS = ("inventory", "core", "node", "tcp", "switch", "traffic")
+ERRORS = ("inventory", "core", "node", "tcp", "switch", "traffic", "listen", "relay")
 """Kinds of `cohortnet_exporter_errors_total`."""
 
 
@@ -59,8 +59,7 @@ class Sampler:
         self._links = LinkBook(self._inventory)
         self._histograms: dict[str, Histogram] = {}
         self._errors = dict.fromkeys(ERRORS, 0)
-        self.overruns = {"slow": 0, "late": 0}
-        """Counted by whoever knows the period (the server)."""
+        self._overruns = {"slow": 0, "late": 0}
         self._collections = 0
         self._closed = self._gone = False
         self._adopt(self._inventory)
@@ -71,9 +70,25 @@ class Sampler:
         return self._inventory
 
     @property
+    def lives(self) -> dict[str, tuple[int, int]]:
+        """The running nodes as of the last look: their first process and their network namespace, as numbers."""
+        with self._lock:
+            return {name: probe.life for name, probe in self._probes.items()}
+
+    @property
     def errors(self) -> dict[str, int]:
         """How many times something could not be read, by what it was."""
         return dict(self._errors)
+
+    def count_error(self, what: str) -> None:
+        """Count something that whoever serves these figures could not do; `what` is one of ERRORS."""
+        with self._lock:
+            self._errors[what] += 1
+
+    def count_overrun(self, reason: str) -> None:
+        """Count a collection that was "slow", or a scrape that was "late"."""
+        with self._lock:
+            self._overruns[reason] += 1
 
     def close(self) -> None:
         """Close all sockets. Later collections find nothing of nodes and links."""
@@ -271,6 +286,9 @@ class Sampler:
             return None if found is None else found.up and found.carrier
 
         self._links.add(samples, end, state, time.time())
+        if self._inventory.controller != "builtin":
+            switches.add_ports(samples, self._inventory, core)
+            self._errors["switch"] += switches.add_tables(samples, self._inventory)
 
     def _add_traffic(self, samples: Samples) -> None:
         try:
@@ -290,7 +308,7 @@ class Sampler:
         testbed, own = self._inventory.testbed, self._own
         samples.add(metrics.SERIES, own, len(samples))
         samples.add(metrics.COLLECTIONS, own, self._collections)
-        for reason, count in self.overruns.items():
+        for reason, count in self._overruns.items():
             samples.add(metrics.OVERRUNS, Labels(metrics.OVERRUNS.labels, (testbed, reason)), count)
         samples.add(metrics.PERIOD, own, self._inventory.period_s)
         samples.add(metrics.CPU_SECONDS, own, time.process_time())
