@@ -21,6 +21,8 @@ from monitoring.inventory import Inventory, Node
 _SERVICES = {5000: "agent", 6000: "fl", 9000: "momo"}
 _TRAFFIC_PORTS = range(5201, 5300)
 """Of the background traffic's iperf3 servers."""
+_OBSERVERS = frozenset((9100, 9200, 9300))
+"""Ports that are scraped in band: each scrape would leave a series of its own behind."""
 _USAGE = (
     (metrics.CPU_USAGE, "cpu_s"), (metrics.CPU_USER, "user_s"), (metrics.CPU_SYSTEM, "system_s"),
     (metrics.CFS_PERIODS, "periods"), (metrics.CFS_THROTTLED_PERIODS, "throttled_periods"),
@@ -116,6 +118,8 @@ class NodeProbe:
         """The flows' series; each round trip (ms) is also given to `observe`, with the cohort. Raises OSError."""
         seen: dict[tuple[int, bytes, int], Labels] = {}
         for flow in self.flows():
+            if flow.local_port in _OBSERVERS or flow.remote_port in _OBSERVERS:
+                continue
             key = (flow.local_port, flow.remote, flow.remote_port)
             labels = self._flows.get(key) or self._flow_labels(flow)
             seen[key] = labels
