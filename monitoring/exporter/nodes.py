@@ -8,7 +8,7 @@ node's interfaces, in being.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from monitoring import metrics
@@ -70,7 +70,7 @@ class NodeProbe:
         self.labels = Labels(metrics.NODE, self._own)
         self._device = Labels(metrics.RECEIVE_BYTES.labels, (*self._own, node.device))
         self._flows: dict[tuple[int, bytes, int], Labels] = {}
-        self._peers = {socket.inet_aton(other.address): other.name for other in inventory.nodes}
+        self._peers = inventory.names_by_address
 
     @property
     def life(self) -> tuple[int, int]:
@@ -80,6 +80,11 @@ class NodeProbe:
     def alive(self) -> bool:
         """Whether the node's first process still runs, and is the one that it was."""
         return self.node.pid is not None and namespaces.inode(self.node.pid) == self._inode
+
+    def meet(self, peers: Mapping[bytes, str]) -> None:
+        """Flows name their other ends by these names from now on."""
+        self._peers = peers
+        self._flows = {}
 
     def close(self) -> None:
         """Let go of the node's namespace."""

@@ -46,8 +46,8 @@ def test_interfaces_and_queues_are_those_of_ip_and_tc(bed: Bed, sampler: Sampler
         tc = json.loads(bed.tool("fc.1", "tc", "-s", "-j", "qdisc", "show", "dev", "eth0"))
         back = json.loads(bed.tool("core", "tc", "-s", "-j", "qdisc", "show", "dev", "s1-eth1"))
         again = sampler.collect()
-        moving = ("node_network_receive_bytes_total", "node_network_transmit_bytes_total", "cohortnet_qdisc_bytes_total")
-        if all(series(again, name) == series(samples, name) for name in moving):
+        ways = ("node_network_receive_bytes_total", "node_network_transmit_bytes_total", "cohortnet_qdisc_bytes_total")
+        if all(series(again, name) == series(samples, name) for name in ways):
             break
     for name, stats in ip.items():
         for way, short in (("receive", "rx"), ("transmit", "tx")):
