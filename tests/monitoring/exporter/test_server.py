@@ -12,11 +12,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from monitoring.exporter import namespaces
 from monitoring.exporter.sampler import Sampler
@@ -131,6 +133,12 @@ def test_in_band_each_node_serves_its_own_series(bed: Bed) -> None:
         assert status == 200 and "cohortnet_link_up" in text and "node_network" not in text
         assert value(text, 'tcprtt_count{testbed="t-exporter",cohort="1"}') == 1  # what port 9200 has observed
         assert get("127.0.0.1", 9102, "/metrics", prometheus) == (200, "controller 1\n")
+        with ThreadPoolExecutor(4) as pool:  # many at once: each gets a whole answer
+            for status, text in pool.map(lambda _: get(*server.address, "/metrics"), range(12)):
+                assert status == 200
+                count = sum(len(metric.samples) for metric in text_string_to_metric_families(text))
+                assert count > value(text, "cohortnet_exporter_series") > 50
+        assert set(sampler.errors.values()) == {0}
         with pytest.raises(ConnectionRefusedError):
             get("127.0.0.1", 9101, "/metrics", bed.node("fc.1")["pid"])
         # A node that is no longer listed is listened in no longer, within a period.
