@@ -4,19 +4,25 @@ namespace runtime; loads only namespaces that it makes itself.
 
     sudo .venv/bin/python benchmarks/monitoring.py --nodes 20 100 300      the exporter's own cost (about 6 minutes)
     sudo .venv/bin/python benchmarks/monitoring.py --slowdown              FL runs on against off (about 10 minutes)
+    sudo .venv/bin/python benchmarks/monitoring.py --interleaved           one FL run, monitoring halted by turns
 
 The exporter runs as a process of its own over the factory-satellite preset with so many nodes in total, each client
 with two TCP connections to its server, and is scraped over HTTP at each period for `--seconds`. Its processor share is
 that of one core, over the whole time. With `--slowdown` whole testbeds are raised and learn, in the order off, on, on,
 off (so that a machine that grows slower sways neither side), `--blocks` times; the ratio is that of the medians.
+With `--interleaved` the monitoring of one long run is halted (SIGSTOP) and continued by turns of a few rounds, and the
+rounds of each turn are compared with those of the turn before: other load of the machine falls out. Beside it stands
+what the exporter and Prometheus used of all cores while they ran: what a run that is bound by the processor loses.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
+import signal
 import socket
 import statistics
 import subprocess
@@ -185,8 +191,9 @@ def cohortnet(*words: str, timeout_s: float = 900) -> str:
     return done.stdout
 
 
-def learn(arguments: argparse.Namespace, monitored: bool, folder: Path) -> float:
-    """Raise a testbed, let one cohort learn, take it down; the run's seconds by its own record."""
+@contextmanager
+def testbed(arguments: argparse.Namespace, monitored: bool, folder: Path) -> Iterator[list[str]]:
+    """A whole testbed with one cohort; gives the command (of `cohortnet`) that lets it learn, and waits."""
     file = folder / "testbed.yaml"
     data: dict[str, Any] = {
         "name": f"{NAME}-fl", "runtime": "namespace", "allow_unsupported": unsupported(), "publish": [],
@@ -206,15 +213,20 @@ def learn(arguments: argparse.Namespace, monitored: bool, folder: Path) -> float
         if (inventory.get("monitoring") is not None) != monitored:
             raise SystemExit(f"monitoring should be {'on' if monitored else 'off'}: {inventory.get('monitoring')}")
         time.sleep(arguments.settle)
-        answer = cohortnet(
+        yield [
             "intent", "send", "intents/drilling.yaml", "--cohort", "1", "--numround", str(arguments.rounds),
             "--fracfit", "1", "--minfit", str(arguments.clients), "--minav", str(arguments.clients), "--wait", "--json",
             "--testbed", data["name"],
-        )  # fmt: skip
-        (summary,) = json.loads(answer)
-        return float(summary["seconds"])
+        ]  # fmt: skip
     finally:
         cohortnet("down", data["name"])
+
+
+def learn(arguments: argparse.Namespace, monitored: bool, folder: Path) -> float:
+    """One run's seconds, by its own record."""
+    with testbed(arguments, monitored, folder) as command:
+        (summary,) = json.loads(cohortnet(*command))
+        return float(summary["seconds"])
 
 
 def slowdown(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -232,6 +244,112 @@ def slowdown(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         "ratio": statistics.median(seconds["on"]) / statistics.median(seconds["off"]),
         "ratio_of_pairs": statistics.geometric_mean(pairs),
     }  # fmt: skip
+
+
+def monitors(inventory: Path) -> list[int]:
+    """The monitoring daemon of that testbed and its children."""
+    parents: dict[int, int] = {}
+    daemons = set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                status = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+            parents[int(folder.name)] = int(status.rpartition(")")[2].split()[1])
+            if words[1:5] == [b"-m", b"monitoring", b"--inventory", os.fsencode(inventory)]:
+                daemons.add(int(folder.name))
+    if len(daemons) != 1:
+        raise SystemExit(f"there should be one monitoring daemon of {inventory}: {sorted(daemons)}")
+    return sorted(daemons | {pid for pid, parent in parents.items() if parent in daemons})
+
+
+def processor_s(pids: Sequence[int]) -> float:
+    """Processor time of those processes since they began."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def wait_rounds(run: subprocess.Popen[str], rounds: int) -> None:
+    """Until that many rounds have ended (each does with the server's evaluation), or the run."""
+    assert run.stderr is not None
+    for line in run.stderr:
+        rounds -= "server evaluation" in line
+        if rounds <= 0:
+            return
+    run.wait()
+
+
+def rounds_by_turn(events: Sequence[Mapping[str, Any]], turns: Sequence[tuple[float, bool]]) -> list[list[float]]:
+    """Lengths of the rounds whose middle lies within each turn; a turn is (when it began, monitored). Pure."""
+    starts = [event["time"] for event in events if event["kind"] == "phase.started" and event["phase"] == "train"]
+    ends = [*(began for began, _ in turns[1:]), float("inf")]
+    rounds = list(zip(starts, starts[1:], strict=False))
+    return [
+        [last - first for first, last in rounds if began <= (first + last) / 2 < end]
+        for (began, _), end in zip(turns, ends, strict=True)
+    ]
+
+
+def interleaved(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    turns: list[tuple[float, bool]] = []
+    used_s = on_s = 0.0
+    with tempfile.TemporaryDirectory(prefix="cohortnet-bench-") as name:
+        folder = Path(name)
+        with testbed(arguments, True, folder) as command:
+            pids = monitors(inventory_path(f"{NAME}-fl"))
+            run = subprocess.Popen([sys.executable, "-m", "cohortnet", *command], cwd=ROOT, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True)  # fmt: skip
+            try:
+                while run.poll() is None:
+                    on = len(turns) % 2 == 0
+                    for pid in pids:
+                        os.kill(pid, signal.SIGCONT if on else signal.SIGSTOP)
+                    turns.append((time.time(), on))
+                    before_s, began = processor_s(pids), time.monotonic()
+                    wait_rounds(run, arguments.turn)
+                    if on:
+                        used_s, on_s = used_s + processor_s(pids) - before_s, on_s + time.monotonic() - began
+            finally:
+                for pid in pids:
+                    os.kill(pid, signal.SIGCONT)
+                run.kill()
+                run.wait()
+            if run.returncode != 0:
+                raise SystemExit(f"cohortnet {' '.join(command)} ended with {run.returncode}")
+            (record,) = (folder / "runs").iterdir()
+            events = [json.loads(line) for line in (record / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+    rounds = rounds_by_turn(events, turns)
+    logs = []
+    for (first, second), (_, on) in zip(zip(rounds, rounds[1:], strict=False), turns, strict=False):
+        if first and second:
+            ratio = statistics.median(first) / statistics.median(second)
+            logs.append(math.log(ratio if on else 1 / ratio))
+    if len(logs) < 2:
+        raise SystemExit(f"only {len(logs)} pairs of turns hold whole rounds; give more --rounds")
+    sides = {side: [length for lengths, (_, on) in zip(rounds, turns, strict=True) if on == (side == "on")
+                    for length in lengths] for side in ("off", "on")}  # fmt: skip
+    console.print(f"{len(turns)} turns, {len(logs)} pairs")
+    return {
+        "clients": arguments.clients, "rounds": arguments.rounds, "period_s": arguments.period, **sides,
+        "ratio": math.exp(statistics.mean(logs)), "ratio_error": statistics.stdev(logs) / math.sqrt(len(logs)),
+        "share_of_all_cores": used_s / on_s / (os.cpu_count() or 1),
+    }  # fmt: skip
+
+
+def print_interleaved(console: Console, found: Mapping[str, Any]) -> None:
+    table = Table(title=f"Rounds of one FL run, {found['clients']} clients, period {found['period_s']:g} s")
+    for column in ("monitoring", "rounds", "median s"):
+        table.add_column(column, justify="right")
+    for side in ("off", "on"):
+        table.add_row(side, str(len(found[side])), f"{statistics.median(found[side]):.3f}")
+    console.print(table)
+    console.print(f"on / off: {found['ratio']:.4f} +- {found['ratio_error']:.4f} (one standard error); exporter and "
+                  f"Prometheus used {100 * found['share_of_all_cores']:.2f} % of all cores")  # fmt: skip
 
 
 def print_costs(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -265,6 +383,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--nodes", type=int, nargs="+", help="measure the exporter with so many nodes")
     parser.add_argument("--seconds", type=float, default=50.0, help="how long each exporter is scraped")
     parser.add_argument("--slowdown", action="store_true", help="measure FL runs with monitoring on against off")
+    parser.add_argument("--interleaved", action="store_true", help="measure rounds with monitoring halted by turns")
+    parser.add_argument("--turn", type=int, default=2, help="rounds of such a turn")
     parser.add_argument("--blocks", type=int, default=2, help="of four runs each: off, on, on, off")
     parser.add_argument("--clients", type=int, default=10, help="FL clients of those runs")
     parser.add_argument("--rounds", type=int, default=10, help="rounds of those runs")
@@ -277,8 +397,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if os.geteuid() != 0:
         parser.error("this needs root: put `sudo` in front")
-    if not arguments.nodes and not arguments.slowdown:
-        parser.error("say what to measure: --nodes 20 100 300, or --slowdown, or both")
+    if not (arguments.nodes or arguments.slowdown or arguments.interleaved):
+        parser.error("say what to measure: --nodes 20 100 300, --slowdown, --interleaved, or several of them")
     console = Console(width=140)
     found: dict[str, Any] = {"cores": os.cpu_count(), "load": os.getloadavg()}
     if arguments.nodes:
@@ -287,6 +407,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.slowdown:
         found["slowdown"] = slowdown(arguments, console)
         print_slowdown(console, found["slowdown"])
+    if arguments.interleaved:
+        found["interleaved"] = interleaved(arguments, console)
+        print_interleaved(console, found["interleaved"])
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0
