@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from mlfo.errors import Problem
+
+disable_created_metrics()  # a second series for each counter, which nobody reads
 
 LATEST = 100
 """Intents whose state's begin is shown; older ones are only counted."""

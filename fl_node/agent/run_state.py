@@ -19,6 +19,8 @@ Directed = dict[tuple[str, str], int]
 
 BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 PHASES = ("train", "evaluate", "query")
+REASONS = ("application", "lost", "no-reply")
+"""Of failures of a client that has joined; counted from 0, so that the first one shows as an increase."""
 LEAST_REPLIES = 3
 """Of fewer, none is called a straggler."""
 STRAGGLER_FACTOR = 2.0
@@ -78,7 +80,7 @@ class ServerState:
         self._replies_s: dict[tuple[object, str], list[float]] = {}
         """Of phases that have not ended."""
         self._learns: dict[str, Callable[[Event], None]] = {
-            "client.joined": self._present,
+            "client.joined": self._joined,
             "client.reconnected": self._present,
             "client.left": self._left,
             "run.started": self._started,
@@ -109,6 +111,11 @@ class ServerState:
     def _present(self, event: Event) -> None:
         self.joined = _whole(event.get("joined"), self.joined)
         self.expected = _whole(event.get("expected"), self.expected)
+
+    def _joined(self, event: Event) -> None:
+        self._present(event)
+        for reason in REASONS:
+            self.failures.setdefault((str(event.get("client")), reason), 0)
 
     def _left(self, event: Event) -> None:
         self._present(event)

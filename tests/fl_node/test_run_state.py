@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_node.agent.run_state import ClientState, ServerState, quality
+from fl_node.agent.run_state import REASONS, ClientState, ServerState, quality
 from fl_node.rounds import RoundClock
 
 
@@ -51,7 +51,7 @@ def test_a_run_from_its_start_to_its_end() -> None:
     assert state.durations["train"].last_s == 3.0 and state.durations["train"].total_s == 4.0
     assert state.message_bytes["c1", "down"] == 400 and state.round_bytes["c1", "up"] == 180
     assert state.samples == {"c0": 20, "c1": 20, "c2": 20} and state.client_seconds["c2", "evaluate"] == 3.0
-    assert not state.failures and not state.stragglers
+    assert state.failures == {("c0", reason): 0 for reason in REASONS} and not state.stragglers
     state.learn({"kind": "run.finished"})
     assert not state.running
 
@@ -137,7 +137,7 @@ FIELDS = st.sampled_from(
      "final", "joined", "config", "num_rounds", "model_bytes", "memory_bytes", "time"])  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(KINDS, st.dictionaries(FIELDS, VALUES, max_size=8)), max_size=12))
 def test_no_event_harms(events: list[tuple[Any, dict[str, Any]]]) -> None:
     """An application writes into the same file; and the thread that reads is the only one."""
