@@ -142,6 +142,9 @@ def keep(
             try:
                 with SeriesWriter(Path(folder)) as writer:
                     for share in shares:
+                        if counting.samples >= limit or time.monotonic() - began > DEADLINE_S:
+                            counting.left_out.append(share.metric)
+                            continue
                         chosen = selector(inventory["testbed"], run, share.metric)
                         for found in _fetch(api, chosen, share, start, end):
                             room = limit - counting.samples if time.monotonic() - began < DEADLINE_S else 0
