@@ -68,7 +68,7 @@ def follow_intents(mlfo_url: str, identities: Sequence[str], console: Console) -
 
 
 def wait_recorded(runs: Path, identities: Sequence[str], timeout_s: float = 90.0) -> list[str]:
-    """Wait until the records of these runs are complete, time series included; gives the ids of those that are not in time."""
+    """Wait until the records of these runs are complete, time series included; gives the ids of those not in time."""
     deadline = time.monotonic() + timeout_s
     missing = list(identities)
     while missing and time.monotonic() < deadline:

@@ -4,8 +4,8 @@
 
 It follows one stream of all intents' events and sorts them by run. When an intent has ended, the logs of server and
 clients are collected from their agents over the management network and the record is completed; what fails is tried
-again. Where the testbed is monitored, the run's time series follow (`cohortnet.series_keeper`). A record that is open when the recorder is ended is closed as interrupted. Started again it goes on where the
-records end.
+again. Where the testbed is monitored, the run's time series follow (`cohortnet.series_keeper`). A record that is open
+when the recorder is ended is closed as interrupted. Started again it goes on where the records end.
 """
 
 from __future__ import annotations
