@@ -83,6 +83,7 @@ def build_inventory(plan: Plan, core: CoreFacts, nodes: Mapping[str, NodeFacts],
         "cohorts": [asdict(cohort) for cohort in plan.cohorts],
         "meters": [meter.as_body() for meter in plan.meters],
         "published": [asdict(port) for port in plan.published],
+        "monitoring": asdict(plan.monitoring) if plan.monitoring else None,
         "unsupported": list(core.unsupported),
         "paths": {
             "state": str(plan.state),
