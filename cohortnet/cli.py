@@ -19,6 +19,7 @@ from cohortnet.choose import Choice, choose_testbed
 from cohortnet.cli_intents import intent_app
 from cohortnet.cli_meters import meter_app, show_app
 from cohortnet.cli_report import report
+from cohortnet.cli_top import top
 from cohortnet.cli_runs import runs_app
 from cohortnet.progress import Progress
 from cohortnet.terminal import (
@@ -40,6 +41,7 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(meter_app, name="meter")
 app.add_typer(show_app, name="show")
 app.command(epilog="Example: cohortnet report edgeintent02-299128f0 --out report.html")(report)
+app.command(epilog="Example: sudo cohortnet top --period 2")(top)
 
 FileArgument = Annotated[Path | None, typer.Argument(help="Testbed file (YAML); leave it out for the preset.")]
 PresetOption = Annotated[str | None, typer.Option("--preset", help="A ready-made topology: factory-satellite.")]
