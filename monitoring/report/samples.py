@@ -7,10 +7,7 @@ Where no sample was taken for longer than GAP steps nothing is drawn.
 
 from __future__ import annotations
 
-import csv
-import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,30 +75,17 @@ class Samples:
 
 def load_samples(folder: Path) -> tuple[Samples | None, str]:
     """The series kept with a run, or None and a sentence that says why there are none."""
-    path = folder / "series.csv"
-    if not path.exists():
+    from monitoring.series import SeriesError, read
+
+    try:
+        kept = read(folder)
+    except SeriesError as error:
+        return None, f"The time series cannot be read: {error}"
+    if not len(kept):
         return None, ("No time series: the testbed was raised without monitoring, so rates, limits in force, RTT, CPU "
                       "and memory over time are not known. `cohortnet up --monitoring` keeps them with the next run.")
-    with open(path, newline="", encoding="utf-8") as file:
-        return from_rows(csv.DictReader(file)), ""
-
-
-def from_rows(rows: Iterable[Mapping[str, Any]]) -> Samples:
-    """From rows with the columns time, metric, testbed, node, role, cohort, run, labels, value."""
-    gathered: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    labels: dict[tuple[str, str], dict[str, str]] = {}
-    for row in rows:
-        own = {name: str(row.get(name) or "") for name in ("testbed", "node", "role", "cohort", "run")}
-        own |= {str(name): str(value) for name, value in json.loads(row["labels"] or "{}").items()}
-        key = (str(row["metric"]), json.dumps(own, sort_keys=True))
-        labels[key] = own
-        gathered[key].append((float(row["time"]), float(row["value"])))
-    series: dict[str, list[Sampled]] = defaultdict(list)
-    for key, points in gathered.items():
-        points.sort()
-        array = np.array(points, dtype=np.float64)
-        series[key[0]].append(Sampled(labels[key], array[:, 0], array[:, 1]))
-    return Samples(series)
+    return Samples({metric: [Sampled(dict(labels), times, values) for labels, (times, values) in kept.select(metric).items()]
+                    for metric in kept.metrics}), ""  # fmt: skip
 
 
 def _unwrapped(item: Sampled) -> Floats:
