@@ -167,12 +167,11 @@ class Sampler:
     def _adopt(self, inventory: Inventory) -> None:
         before = self._inventory
         same = {node.name: node for node in before.nodes} if before.testbed == inventory.testbed else {}
-        addresses = [(node.name, node.address) for node in before.nodes]
-        moved = addresses != [(node.name, node.address) for node in inventory.nodes]
         for name in list(self._probes):
-            # Flows name their peers by the inventory: with other nodes, labels are made anew.
-            if moved or same.get(name) != inventory.by_name.get(name):
+            if same.get(name) != inventory.by_name.get(name):
                 self._probes.pop(name).close()
+            else:
+                self._probes[name].meet(inventory.names_by_address)
         self._inventory = inventory
         links = LinkBook(inventory)
         links.inherit(self._links)
@@ -182,7 +181,7 @@ class Sampler:
                              for node in inventory.nodes}  # fmt: skip
         self._info_labels = {
             node.name: Labels(metrics.NODE_INFO.labels, (inventory.testbed, node.name, node.role, node.cohort,
-                                                         inventory.runtime, node.address, node.switch))
+                                                         node.runtime, node.address, node.switch))
             for node in inventory.nodes
         }  # fmt: skip
         _make_room(2 * len(inventory.nodes) + _SPARE_FILES)
