@@ -111,13 +111,13 @@ class Groups:
     """The control groups of one node."""
 
     def __init__(self, folders: Iterable[str]) -> None:
-        self._version = 1
-        self._paths: dict[str, str] = {}
         known = [folder for folder in folders if os.path.isdir(folder)]
-        if any(os.path.exists(f"{folder}/cgroup.controllers") for folder in known):
-            second = [folder for folder in known if os.path.exists(f"{folder}/cgroup.controllers")]
-            if any(os.path.exists(f"{folder}/{name}") for folder in second for name in ("memory.current", "cpu.max")):
-                self._version, known = 2, second
+        second = [folder for folder in known if os.path.exists(f"{folder}/cgroup.controllers")]
+        # Version 2 is often mounted beside version 1, without any controller of its own.
+        holds = any(os.path.exists(f"{folder}/{name}") for folder in second for name in ("memory.current", "cpu.max"))
+        self._version = 2 if holds else 1
+        known = second if holds else [folder for folder in known if folder not in second]
+        self._paths: dict[str, str] = {}
         for name in _FILES_V1 if self._version == 1 else _FILES_V2:
             for folder in known:
                 if os.path.exists(f"{folder}/{name}"):

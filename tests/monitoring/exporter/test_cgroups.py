@@ -61,7 +61,8 @@ def test_a_memory_limit_is_told(tmp_path: Path) -> None:
 
 
 def test_a_group_without_controllers_beside_version_1_is_passed_over(tmp_path: Path) -> None:
-    unified = _fill(tmp_path / "unified", {"cgroup.controllers": "\n", "cgroup.procs": "1\n", "cpu.stat": "usage_usec 1\n"})
+    files = {"cgroup.controllers": "\n", "cgroup.procs": "1\n", "cpu.stat": "usage_usec 1\n"}
+    unified = _fill(tmp_path / "unified", files)
     assert Groups([unified, *_version_1(tmp_path / "one")]).read() == _WANTED
 
 
