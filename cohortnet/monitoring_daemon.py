@@ -1,5 +1,5 @@
-"""The monitoring daemon of a testbed: started, waited for, and its first collection looked at. Knows it by its command,
-its HTTP answers and its log only.
+"""The monitoring daemon of a testbed: started, waited for, its first warnings shown. Knows it by its command, its HTTP
+answers and its log only.
 """
 
 from __future__ import annotations
@@ -11,15 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import requests
-from prometheus_client.parser import text_string_to_metric_families
 
 from topology.engine import launch
 from topology.errors import TopologyError
-from topology.plan import Plan, PlannedMonitoring
+from topology.plan import Plan
 
 READY_S = 60.0
-MOST_OF_PERIOD = 0.5
-"""A collection that takes longer than this share of the period leaves no room for anything else on the machine."""
 
 
 def start(plan: Plan, progress: Callable[[str, int, int], None]) -> None:
@@ -41,8 +38,8 @@ def start(plan: Plan, progress: Callable[[str, int, int], None]) -> None:
         for done, (name, url) in enumerate(wanted.items(), start=1):
             _wait(session, process, name, url, deadline, log)
             progress("monitoring", done, len(wanted))
-        for warning in warnings(session, plan.monitoring):
-            print(f"cohortnet: monitoring: {warning}", file=sys.stderr)
+    for warning in warnings(log):
+        print(f"cohortnet: monitoring: {warning}", file=sys.stderr)
 
 
 def _wait(
@@ -71,20 +68,10 @@ def _tail(log: Path, lines: int = 8) -> str:
         return "(no log)"
 
 
-def warnings(session: requests.Session, monitoring: PlannedMonitoring) -> list[str]:
-    """What one collection says of the period: it is measured, not guessed."""
-    url = f"http://{monitoring.exporter}/metrics"
+def warnings(log: Path) -> list[str]:
+    """What the daemon warned of while it started: a period that its first collections do not fit into."""
     try:
-        session.get(url, timeout=(2.0, 60.0)).raise_for_status()  # the first one opens what later ones keep
-        began = time.monotonic()
-        text = session.get(url, timeout=(2.0, 60.0)).text
-        took_s = time.monotonic() - began
-    except requests.RequestException as error:
-        return [f"the exporter at {url} gave no collection: {error}"]
-    for family in text_string_to_metric_families(text):
-        if family.name == "cohortnet_exporter_collect_seconds":
-            took_s = max([took_s, *(sample.value for sample in family.samples if sample.name == family.name)])
-    if took_s <= MOST_OF_PERIOD * monitoring.period_s:
-        return []
-    return [f"one collection takes {took_s:.2f} s of the period of {monitoring.period_s:g} s: samples will be late or "
-            "missing; write a longer `monitoring: {period: ...}`"]  # fmt: skip
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        return [f"{log} cannot be read: {error.strerror}"]
+    return [line.partition(" WARNING ")[2] for line in lines if " WARNING " in line]

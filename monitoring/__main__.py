@@ -17,6 +17,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ log = logging.getLogger("monitoring")
 
 LOOK_S = 0.5
 """How often the inventory's time stamp and Prometheus are looked at."""
+MOST_OF_PERIOD = 0.5
+"""A collection that takes longer than this share of the period leaves no room for anything else on the machine."""
 
 
 class Daemon:
@@ -46,6 +49,7 @@ class Daemon:
         monitoring = self.inventory["monitoring"]
         host, _, port = monitoring["exporter"].rpartition(":")
         with Sampler(self.path) as sampler:
+            measure(sampler, float(monitoring["period_s"]))
             server = ExporterServer(sampler, host, int(port), float(monitoring["period_s"]))
             try:
                 server.start()
@@ -83,6 +87,20 @@ class Daemon:
             except (PrometheusError, InventoryError, OSError) as error:
                 log.warning("%s; it is tried again", error)
                 self.stopping.wait(LOOK_S * 10)
+
+
+def measure(sampler: Sampler, period_s: float) -> float:
+    """Collect twice, and warn where the second collection (the first one opens what later ones keep) takes more of the
+    period than there should be. Gives its seconds. Raises InventoryError.
+    """
+    sampler.text()
+    began = time.monotonic()
+    sampler.text()
+    took_s = time.monotonic() - began
+    if took_s > MOST_OF_PERIOD * period_s:
+        log.warning("one collection takes %.2f s of the period of %g s: samples will be late or missing; write a "
+                    "longer `monitoring: {period: ...}`", took_s, period_s)  # fmt: skip
+    return took_s
 
 
 def _stamp(path: Path) -> tuple[int, int]:

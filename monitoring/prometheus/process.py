@@ -196,6 +196,9 @@ class Prometheus:
 
     def _tail(self, lines: int = 6) -> str:
         try:
-            return "\n".join(self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+            found = self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return "(no log)"
+        # Before it panics it says why; the stack that follows helps nobody.
+        reasons = [line for line in found if "err=" in line or "level=error" in line]
+        return "\n".join((reasons or found)[-lines:])

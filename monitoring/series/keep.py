@@ -22,7 +22,7 @@ from monitoring.series.prometheus_api import PrometheusApi, SeriesError
 from monitoring.series.reader import increases
 
 LIMIT = 2_000_000
-"""Samples of one run: 100 MB as CSV for each half a million, a few seconds to read."""
+"""Samples of one run: up to 300 MB as CSV and 35 MB as Parquet (measured: 144 and 17 bytes a sample)."""
 DEADLINE_S = 60.0
 CHUNK = 200_000
 """Samples asked for at once: about 10 MB of JSON."""

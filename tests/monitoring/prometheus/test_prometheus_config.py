@@ -83,7 +83,8 @@ def test_promtool_takes_configuration_rules_and_targets(tmp_path: Path, kind: st
     assert "FAILED" not in said and "WARNING" not in said
     assert files.write_targets(data) == [], "files that stay the same are not touched"
     data["nodes"][1]["pid"] = None
-    assert files.write_targets(data) == ["agents.json"] if kind == "host" else ["exporter.json", "agents.json"]
+    changed = files.write_targets(data)
+    assert changed == (["agents.json"] if kind == "host" else ["exporter.json", "agents.json"])
     assert len(json.loads((folder / "targets" / "agents.json").read_text())) == 1
 
 
