@@ -19,8 +19,8 @@ from cohortnet.choose import Choice, choose_testbed
 from cohortnet.cli_intents import intent_app
 from cohortnet.cli_meters import meter_app, show_app
 from cohortnet.cli_report import report
-from cohortnet.cli_top import top
 from cohortnet.cli_runs import runs_app
+from cohortnet.cli_top import top
 from cohortnet.progress import Progress
 from cohortnet.terminal import (
     DEFAULT_RUNS,
