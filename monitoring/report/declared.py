@@ -89,20 +89,41 @@ def judge_rate(measured_bps: float, limit_bps: float) -> str:
     return "within" if measured_bps >= limit_bps * NEAR else "not tested"
 
 
+def burst_needed(flow: Flow) -> float:
+    """How deep a bucket (bits) these rates need that is filled at the limit's rate: what came above it in any stretch."""
+    assert flow.limit is not None and flow.arrived_bps is not None
+    limits = flow.limit.at(flow.times)
+    step = float(flow.times[1] - flow.times[0]) if len(flow.times) > 1 else 0.0
+    level = deepest = 0.0
+    for rate, limit in zip(flow.arrived_bps, limits, strict=True):
+        level = max(level + (float(rate) - float(limit)) * step, 0.0) if np.isfinite(rate) else 0.0
+        deepest = max(deepest, level)
+    return deepest
+
+
 def _meters(record: Record, flows: Sequence[Flow]) -> list[Row]:
     found = []
+    bursts = {str(meter.get("name")): meter.get("burst") for meter in record.inventory.get("meters") or []}
     for flow in flows:
-        if flow.limit is None or flow.limit.kind != "meter" or flow.arrived_bps is None:
+        if flow.limit is None or flow.limit.kind != "meter" or flow.arrived_bps is None or len(flow.times) < 2:
             continue
-        # A full burst passes at the start and after each change: the 95th percentile is the limit's steady side.
-        busy = flow.arrived_bps[np.isfinite(flow.arrived_bps)]
-        high = float(np.quantile(busy, 0.95)) if len(busy) else 0.0
-        limit = max(flow.limit.rates_bps)
-        note = f"{scale.number(flow.dropped_packets)} packets dropped" if flow.dropped_packets else ""
-        if len(flow.limit.rates_bps) > 1:
-            note += ("; " if note else "") + f"changed {len(flow.limit.rates_bps) - 1} time(s), its highest value counts"
-        found.append(Row(f"meter, {flow.direction}", f"cohort {flow.cohort} ({flow.limit.name})", scale.rate(limit),
-                         f"{scale.rate(high)} (95th percentile)", judge_rate(high, limit), note))  # fmt: skip
+        limit, step = max(flow.limit.rates_bps), float(flow.times[1] - flow.times[0])
+        # A bucket of the meter's burst (one second of its rate where nothing else is declared), and what a step's edges
+        # may shift from one to the next.
+        allowed = float(bursts.get(flow.limit.name) or limit) * (1 + TOLERANCE) + limit * step
+        share = flow.highest_share or 0.0
+        if burst_needed(flow) > allowed:
+            verdict = "above"
+        else:
+            verdict = "within" if flow.dropped_packets or share >= NEAR else "not tested"
+        notes = [f"{scale.percent(share)} of the limit in force, burst included"]
+        notes += [f"{scale.number(flow.dropped_packets)} packets dropped"] if flow.dropped_packets else []
+        changes = len(flow.limit.rates_bps) - 1
+        notes += [f"changed {'once' if changes == 1 else f'{changes} times'} in the run"] if changes else []
+        declared = " → ".join(scale.rate(rate) for rate in flow.limit.rates_bps[-4:])
+        peak = float(np.nanmax(flow.arrived_bps)) if np.isfinite(flow.arrived_bps).any() else 0.0
+        found.append(Row(f"meter, {flow.direction}", f"cohort {flow.cohort} ({flow.limit.name})", declared,
+                         f"{scale.rate(peak)} at most", verdict, "; ".join(notes)))  # fmt: skip
     return found
 
 

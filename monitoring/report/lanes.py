@@ -87,7 +87,7 @@ def draw(timeline: Timeline) -> Html:
                             width=max(right - left, 0.8), cls=f"bar {stretch.css}", style=f"--shade:{stretch.shade}%"))
             if stretch.label and (right - left) > len(stretch.label) * _LETTER + 6:
                 parts.append(el("text", stretch.label, x=(left + right) / 2, y=top + LANE / 2 + 4,
-                                cls="in-bar" if stretch.shade < 55 else "in-bar on-colour"))  # fmt: skip
+                                cls="in-bar" if stretch.shade < 85 else "in-bar on-colour"))  # fmt: skip
         for moment in lane.moments:
             x = at(moment.time)
             middle = top + LANE / 2

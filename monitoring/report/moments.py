@@ -68,7 +68,7 @@ def _phases(story: Story) -> list[Stretch]:
             continue
         end, length = float(event["time"]) - story.record.start, float(event.get("seconds") or 0.0)
         shade, said = PHASES.get(phase, (50, phase))
-        found.append(Stretch(end - length, end, phase, f"round {event.get('round')}, {said}: {scale.seconds(length)}",
+        found.append(Stretch(end - length, end, "server" if phase == "server_evaluate" else phase, f"round {event.get('round')}, {said}: {scale.seconds(length)}",
                              story.css, shade))  # fmt: skip
     return found
 

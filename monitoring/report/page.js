@@ -84,7 +84,7 @@
   });
 
   window.addEventListener("beforeprint", function () {
-    for (const part of document.querySelectorAll("details:not([open])")) { part.open = true; part.dataset.printed = "1"; }
+    for (const part of document.querySelectorAll("details:not([open]):not(.screen)")) { part.open = true; part.dataset.printed = "1"; }
   });
   window.addEventListener("afterprint", function () {
     for (const part of document.querySelectorAll("details[data-printed]")) { part.open = false; delete part.dataset.printed; }

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from monitoring.report import palette, scale
 from monitoring.report.html import Html, el, join
@@ -35,12 +36,27 @@ def gaps_section(story: Story) -> Html:
     not_applied = story.record.manifest.get("not_applied") or []
     if not_applied:
         absent.append(f"Not applied, because this kernel cannot: {', '.join(map(str, not_applied))}.")
-    left_out = (story.record.manifest.get("series") or {}).get("left_out")
-    if left_out:
-        absent.append(f"Left out of the series: {left_out}.")
+    absent += _series_gaps(story.record.manifest.get("series") or {})
     if not absent:
         return section("gaps", "What was not recorded", el("p", "Nothing is known to be missing from this record."))
     return section("gaps", "What was not recorded", el("ul", [el("li", sentence) for sentence in absent]))
+
+
+def _series_gaps(kept: Mapping[str, Any]) -> list[str]:
+    """What the manifest says of the series that were kept: errors, gaps, thinning."""
+    found = []
+    if kept.get("error"):
+        found.append(f"The time series could not be kept: {kept['error']}")
+    if kept.get("missed_scrapes"):
+        found.append(f"{kept['missed_scrapes']} scrapes of single targets failed or came too late: lines have gaps there.")
+    if kept.get("overruns"):
+        found.append(f"{kept['overruns']} collections were slower or later than the sampling period of "
+                     f"{scale.seconds(kept.get('period_s'))} allows.")  # fmt: skip
+    if kept.get("thinned_step_s"):
+        found.append(f"Long series were thinned to one sample each {scale.seconds(kept['thinned_step_s'])}.")
+    if kept.get("left_out"):
+        found.append(f"Left out of the series: {', '.join(map(str, kept['left_out']))}.")
+    return found
 
 
 def manifest_section(story: Story) -> Html:
@@ -53,7 +69,8 @@ def manifest_section(story: Story) -> Html:
                          el("details", el("summary", "The intent as it was resolved"), table(["intent", "value"], asked))]
     for name, text in record.texts.items():
         parts.append(el("details", el("summary", name), el("pre", text, tabindex="0")))
-    parts.append(el("details", el("summary", "manifest.json"), el("pre", json.dumps(record.manifest, indent=1), tabindex="0")))
+    parts.append(el("details", el("summary", "manifest.json"),
+                    el("pre", json.dumps(record.manifest, indent=1), tabindex="0"), cls="screen"))
     listed = [[name, scale.size(size)] for name, size in record.files[:400]]
     more = f" (the first {len(listed)})" if len(record.files) > len(listed) else ""
     parts.append(el("details", el("summary", f"{len(record.files)} files of the record{more}"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from monitoring.report import scale
 from monitoring.report.record import Record
 from monitoring.report.samples import Floats, Sampled, Samples, spread, summed_rate
 
@@ -23,6 +24,16 @@ class Limit:
     name: str
     times: list[float]
     rates_bps: list[float]
+
+    def at(self, times: Floats) -> Floats:
+        """What was in force at each of these times; before the first known value that one."""
+        place = np.searchsorted(np.array(self.times), times, side="right") - 1
+        return np.array(self.rates_bps)[np.maximum(place, 0)]
+
+    @property
+    def said(self) -> str:
+        """20 Mbit/s → 6 Mbit/s (meter)."""
+        return f"{' → '.join(scale.rate(rate) for rate in self.rates_bps[-4:])} ({self.kind})"
 
 
 @dataclass
@@ -37,6 +48,13 @@ class Flow:
     arrived_bytes: float | None = None
     limit: Limit | None = None
     dropped_packets: float | None = None
+
+    @property
+    def highest_share(self) -> float | None:
+        """The largest share of the limit that was in force at that time."""
+        if self.limit is None or self.arrived_bps is None or not np.isfinite(self.arrived_bps).any():
+            return None
+        return float(np.nanmax(self.arrived_bps / self.limit.at(self.times)))
 
 
 @dataclass
@@ -106,11 +124,12 @@ def _dropped(samples: Samples, cohort: str, direction: str) -> float | None:
 def limit_of(record: Record, cohort: str, server: str, direction: str) -> Limit | None:
     """The tightest limit known: the cohort's meter as it was in force, else as declared; else its server's link."""
     if record.samples is not None:
-        for item in record.samples.select("cohortnet_meter_rate", kind="cohort", target=cohort, direction=direction):
-            if item.labels.get("unit") == "bit/s" and len(item.times):
-                change = np.flatnonzero(np.diff(item.values, prepend=np.nan) != 0)
-                return Limit("meter", item.labels.get("meter", ""), [float(t - record.start) for t in item.times[change]],
-                             [float(value) for value in item.values[change]])  # fmt: skip
+        for kind, target in (("cohort", cohort), ("server", server)):
+            for item in record.samples.select("cohortnet_meter_rate", kind=kind, target=target, direction=direction):
+                if item.labels.get("unit") == "bit/s" and len(item.times):
+                    change = np.flatnonzero(np.diff(item.values, prepend=np.nan) != 0)
+                    begun = [float(time - record.start) for time in item.times[change]]
+                    return Limit("meter", item.labels.get("meter", ""), begun, [float(v) for v in item.values[change]])
     for meter in record.inventory.get("meters") or []:
         target = meter.get("target") or {}
         if (target.get("kind") == "cohort" and str(target.get("name")) == cohort and meter.get("unit") == "bit/s"

@@ -93,8 +93,11 @@ def seconds(value_s: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """0.123 -> 12.3 %."""
-    return "–" if share is None or not math.isfinite(share) else f"{number(share * 100)} %"
+    """0.123 -> 12.3 %; never finer than a hundredth of a per cent."""
+    if share is None or not math.isfinite(share):
+        return "–"
+    value = share * 100
+    return "< 0.01 %" if 0 < value < 0.005 else f"{number(round(value, 2))} %"
 
 
 def clock(unix_s: float | None) -> str:

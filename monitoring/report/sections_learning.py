@@ -126,7 +126,7 @@ def _learned(story: Story, kind: str, *, by_time: bool) -> Html | None:
                  [value * factor for _, _, value in own], story.css)] if own else []  # fmt: skip
     values = [value for line in lines for value in line.y] + [value for item in dots for value in item.y]
     y = Axis("accuracy", "%", 0.0, 100.0 if max(values) > 50 else None) if kind == "accuracy" else Axis("loss (application's unit)", "", 0.0)
-    x_axis = SECONDS if by_time else ROUND
+    x_axis = Axis(SECONDS.label, SECONDS.unit, 0.0) if by_time else ROUND
     title = f"{kind.capitalize()} by {'time' if by_time else 'round'}"
     return chart.draw(Chart(title, x_axis, y, lines, dots, story.marks if by_time else ()))
 
@@ -135,7 +135,7 @@ def durations_section(story: Story) -> Html:
     """How long each round took, by phase; and the messages of each round."""
     listed = [item for item in story.rounds if item.number > 0 and item.seconds]
     if not listed:
-        return section("durations", "Durations by phase", missing("No round ended, so there are no durations."))
+        return section("durations", "Durations by phase, and messages", missing("No round ended, so there are no durations."))
     parts = [bars.Part(said, [item.seconds.get(phase) for item in listed], story.css, shade)
              for phase, (shade, said) in PHASES.items() if any(item.seconds.get(phase) for item in listed)]  # fmt: skip
     told = any("server_evaluate" in item.seconds for item in listed)
@@ -143,10 +143,22 @@ def durations_section(story: Story) -> Html:
                             "what lies between the phases.")  # fmt: skip
     column = bars.draw(bars.Columns("Duration of each round", [item.number for item in listed],
                                     Axis("duration", "s"), parts, note))  # fmt: skip
-    return section("durations", "Durations by phase", el("div", column, _slowest(story, listed), cls="charts"))
+    return section("durations", "Durations by phase, and messages", el("div", column, _messages(story), cls="charts"),
+                   el("h3", "Where the time went"), _slowest(listed))
 
 
-def _slowest(story: Story, listed: Sequence[learning.Round]) -> Html:
+def _messages(story: Story) -> Html:
+    listed = [item for item in story.rounds if item.number > 0 and (item.bytes_down or item.bytes_up)]
+    if not listed:
+        return missing("No messages were exchanged.")
+    unit = scale.size_unit(max(max(item.bytes_down, item.bytes_up) for item in listed))
+    parts = [bars.Part("down: server to clients", [item.bytes_down / unit.factor for item in listed], story.css, 100),
+             bars.Part("up: clients to server", [item.bytes_up / unit.factor for item in listed], story.css, 45)]
+    return bars.draw(bars.Columns("FL messages of each round", [item.number for item in listed],
+                                  Axis("message bytes, all clients", unit.name), parts, side_by_side=True))  # fmt: skip
+
+
+def _slowest(listed: Sequence[learning.Round]) -> Html:
     rows = []
     for phase, (_, said) in PHASES.items():
         values = [item.seconds[phase] for item in listed if phase in item.seconds]
@@ -156,7 +168,7 @@ def _slowest(story: Story, listed: Sequence[learning.Round]) -> Html:
             rows.append([said, scale.seconds(median(values)), scale.seconds(max(values)), scale.seconds(sum(values)),
                          scale.percent(share)])  # fmt: skip
     head = ["phase", "median", "longest", "in total", "share of all rounds"]
-    return el("figure", el("figcaption", el("h3", "Where the time went")), table(head, rows, numeric=range(1, 5)))
+    return table(head, rows, numeric=range(1, 5))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, numeric: Sequence[int] | range = (),

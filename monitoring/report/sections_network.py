@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from monitoring.report import bars, chart, scale
+from monitoring.report import chart, scale
 from monitoring.report.chart import Axis, Chart, Line
 from monitoring.report.html import Html, el
 from monitoring.report.sampled import Flow, Spread
@@ -54,10 +54,12 @@ def traffic_section(story: Story) -> Html:
         parts += [_rates(story, direction) for direction in WAYS]
     else:
         parts.append(missing(NO_SERIES if story.record.samples is None else "No traffic of any cohort was sampled."))
-    by_round = _bytes(story)
-    body = [el("div", parts, by_round, cls="charts")]
+    body = [el("div", parts, cls="charts" if story.flows else None)]
     if story.flows:
-        body += [el("h3", "Each cohort over the run"), _cohort_table(story)]
+        step = float(story.flows[0].times[1] - story.flows[0].times[0]) if len(story.flows[0].times) > 1 else 0.0
+        said = (f"Highest is of steps of {scale.seconds(step)}, and its share is of the limit in force at that time. A meter "
+                "lets a full burst pass at once, so a short step may lie above its limit.")  # fmt: skip
+        body += [el("h3", "Each cohort over the run"), _cohort_table(story), el("p", said, cls="note")]
     if story.links:
         body += [el("h3", f"The fullest {min(len(story.links), 12)} of {len(story.links)} link directions"), _links(story)]
     lead = ("Rates are what arrived at the far end (the server for up, the clients for down) on the emulated network, headers "
@@ -105,30 +107,16 @@ def _limit(story: Story, flow: Flow, unit: scale.Unit, top: float, lines: list[L
                       story.palette.css_class(flow.cohort), "9 4", thinner=True, step=True, note=what))  # fmt: skip
 
 
-def _bytes(story: Story) -> Html:
-    listed = [item for item in story.rounds if item.number > 0 and (item.bytes_down or item.bytes_up)]
-    if not listed:
-        return missing("No messages were exchanged.")
-    unit = scale.size_unit(max(max(item.bytes_down, item.bytes_up) for item in listed))
-    parts = [bars.Part("down: server to clients", [item.bytes_down / unit.factor for item in listed], story.css, 100),
-             bars.Part("up: clients to server", [item.bytes_up / unit.factor for item in listed], story.css, 45)]
-    return bars.draw(bars.Columns("FL messages of each round", [item.number for item in listed],
-                                  Axis("message bytes, all clients", unit.name), parts, side_by_side=True))  # fmt: skip
-
-
 def _cohort_table(story: Story) -> Html:
     rows = []
     for flow in story.flows:
         rates = flow.arrived_bps
         known = rates[np.isfinite(rates)] if rates is not None else np.array([])
         mean = float(known.mean()) if len(known) else None
-        limit = flow.limit.rates_bps[-1] if flow.limit else None
-        share = float(known.max()) / limit if limit and len(known) else None
         dropped = "–" if flow.dropped_packets is None else scale.number(flow.dropped_packets)
         rows.append([chip(story, flow.cohort), flow.direction, scale.size(flow.arrived_bytes), scale.rate(mean),
                      scale.rate(float(known.max())) if len(known) else "–",
-                     f"{scale.rate(limit)} ({flow.limit.kind})" if flow.limit else "none known", meter(share),
-                     dropped])  # fmt: skip
+                     flow.limit.said if flow.limit else "none known", meter(flow.highest_share), dropped])  # fmt: skip
     head = ["cohort", "direction", "arrived", "mean", "highest", "limit", "highest of limit", "dropped by its meter (packets)"]
     return table(head, rows, numeric=[2, 3, 4, 5, 7])
 
@@ -208,8 +196,8 @@ def declared_section(story: Story) -> Html:
         return section("declared", "Declared against measured", missing("The record holds nothing that could be compared."))
     rows = [[row.what, row.subject, row.declared, row.measured,
              el("span", row.verdict, cls=f"verdict {VERDICTS.get(row.verdict, 'warn')}"), row.note] for row in story.rows]
-    lead = ("A rate is within its limit up to 5 % above it; a limit of which less than 70 % was ever used was not put to the "
-            "test.")  # fmt: skip
+    lead = ("A rate is within its limit up to 5 % above it, a meter's also where its burst explains the excess. A limit of which "
+            "less than 70 % was ever used, and which dropped nothing, was not put to the test.")  # fmt: skip
     if story.record.samples is None:
         lead += " Without series, rates, RTT and limits of nodes cannot be compared."
     head = ["what", "of", "declared", "measured", "verdict", "note"]
