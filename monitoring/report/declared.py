@@ -68,16 +68,16 @@ def _intent(record: Record, listed: Sequence[learning.Round]) -> list[Row]:
     if asked is not None:
         met = done >= int(asked)
         early = "ended early: the goal was reached" if not met and (record.intent.get("goal") or {}).get("met") else ""
-        found.append(Row("rounds", record.run, str(asked), str(done), "reached" if met or early else "below", early))
+        found.append(Row("rounds", "the run", str(asked), str(done), "reached" if met or early else "below", early))
     best = learning.headline(listed, "accuracy")
     if goal is not None:
         reached = best is not None and best[2] >= float(goal)
-        found.append(Row("accuracy", record.run, scale.percent(float(goal)),
+        found.append(Row("accuracy", "the run", scale.percent(float(goal)),
                          scale.percent(best[2]) + f" ({best[0]})" if best else "–", "reached" if reached else "below"))
     if record.clients:
         joined = {event.get("client") for event in record.events if event["kind"] == "client.joined"}
         count = len(joined & set(record.clients))
-        found.append(Row("clients that joined", record.run, str(len(record.clients)), str(count),
+        found.append(Row("clients that joined", "the run", str(len(record.clients)), str(count),
                          "reached" if count == len(record.clients) else "below"))  # fmt: skip
     return found
 

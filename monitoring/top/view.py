@@ -17,7 +17,7 @@ from monitoring.top.frame import CohortView, Frame, LinkView, MeterView, NodeVie
 
 BAR = 10
 COLOURS = {"running": "green", "succeeded": "cyan", "failed": "bold red", "cancelled": "yellow", "idle": "dim"}
-NARROW = 100
+NARROW, WIDE = 100, 122
 """Below so many columns what is said elsewhere is left out of a table."""
 
 
@@ -61,7 +61,7 @@ def draw(frame: Frame, width: int, height: int | None = None, *, by_memory: bool
     nodes = sorted(frame.nodes, key=lambda node: (node.up, -(node.memory_bytes or 0))) if by_memory else frame.nodes
     parts: list[RenderableType] = [_head(frame, live)]
     parts += [Text(f"! {problem}", style="bold red") for problem in frame.problems]
-    parts += _part("Cohorts (arrived / limit, bit/s)", _cohorts(frame.cohorts[:shown["cohorts"]], width), frame.cohorts,
+    parts += _part("Cohorts (bit/s arrived / limit; m: a meter's)", _cohorts(frame.cohorts[:shown["cohorts"]], width), frame.cohorts,
                    shown["cohorts"], "no cohorts in this testbed")  # fmt: skip
     if frame.meters:
         parts += _part("Meters", _meters(frame.meters[:shown["meters"]], width), frame.meters, shown["meters"], "")
@@ -149,7 +149,9 @@ def _cohorts(cohorts: Sequence[CohortView], width: int) -> Table:
     columns: list[str | tuple[str, str]] = ["cohort", "server", "state", ("round", "right"), ("accuracy", "right"),
                                             ("loss", "right"), ("up", "right"), ("down", "right")]  # fmt: skip
     if wide:
-        columns += ["up share", "down share", "intent"]
+        columns += ["up share", "down share"]
+    if width >= WIDE:
+        columns.append("run")
     table = _table(*columns, ("failed", "right"))
     for view in cohorts:
         state = view.phase if view.state == "running" and view.phase else view.state
@@ -163,8 +165,9 @@ def _cohorts(cohorts: Sequence[CohortView], width: int) -> Table:
             _pair(view.down_bps, view.down_limit_bps, view.down_limit_kind),
         ]  # fmt: skip
         if wide:
-            cells += [bar(share(view.up_bps, view.up_limit_bps), 8), bar(share(view.down_bps, view.down_limit_bps), 8),
-                      Text(view.run or "–", style="dim")]  # fmt: skip
+            cells += [bar(share(view.up_bps, view.up_limit_bps), 8), bar(share(view.down_bps, view.down_limit_bps), 8)]
+        if width >= WIDE:
+            cells.append(Text(view.run or "–", style="dim"))
         table.add_row(*cells, Text(str(view.failures), style="bold red" if view.failures else "dim"))
     return table
 

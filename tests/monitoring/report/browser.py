@@ -6,6 +6,7 @@ Own profile in a temporary folder, loopback only, ended with the test.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import shutil
 import subprocess
@@ -33,6 +34,7 @@ class Browser:
         self._folder = tempfile.TemporaryDirectory(prefix="cohortnet-browser-")
         self._process = subprocess.Popen([program, *FLAGS, f"--user-data-dir={self._folder.name}", "about:blank"],
                                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        self._open = contextlib.ExitStack()
         self._number = 0
         self.requests: list[str] = []
         self.complaints: list[str] = []
@@ -48,10 +50,11 @@ class Browser:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._socket.close()
         self._end()
 
     def _end(self) -> None:
+        with contextlib.suppress(Exception):  # the browser may be gone already
+            self._open.close()
         self._process.terminate()
         try:
             self._process.wait(10)
@@ -70,7 +73,8 @@ class Browser:
                 port = int(port_file.read_text().splitlines()[0])
                 with opener.open(f"http://127.0.0.1:{port}/json/list", timeout=5) as answer:
                     pages = [item for item in json.load(answer) if item["type"] == "page"]
-                return connect(pages[0]["webSocketDebuggerUrl"], max_size=2**26, open_timeout=10, proxy=None)
+                url = pages[0]["webSocketDebuggerUrl"]
+                return self._open.enter_context(connect(url, max_size=2**26, open_timeout=10, proxy=None))
             except (OSError, ValueError, IndexError):
                 time.sleep(0.05)
         raise AssertionError(f"Chromium was not ready within {START_S:g} s")
