@@ -1,4 +1,5 @@
-"""`cohortnet report RUN`: the record of a run as one HTML file. Finds the record, says where the file is; draws nothing."""
+"""`cohortnet report RUN`: the record of a run as one HTML file. Finds the record and says where the page is; draws
+nothing."""
 
 from __future__ import annotations
 
@@ -51,13 +52,15 @@ def show(path: Path) -> bool:
 
 def report(
     run: Annotated[str, typer.Argument(help="The run's id, or the folder of its record.")],
-    out: Annotated[Path | None, typer.Option("--out", help="The file to write (default: report.html in the run's "
-                                             "folder).")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file to write (default: report.html in the run's folder).")
+    ] = None,
     runs: RunsOption = None,
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     as_json: JsonOption = False,
-) -> None:  # fmt: skip
-    """Make one self-contained HTML file of a run: learning, durations, traffic against limits, RTT, CPU, memory, events."""
+) -> None:
+    """Make one self-contained HTML file of a run: learning, durations, traffic against limits, RTT, CPU, memory,
+    events."""
     from monitoring.report import RecordUnreadable, write_report
 
     folder = find_run(runs or DEFAULT_RUNS, run)
@@ -74,6 +77,6 @@ def report(
     if as_json:
         print(json.dumps({"run": folder.name, "report": str(target.resolve()), "bytes": target.stat().st_size}))
     else:
-        print(f"{target} ({target.stat().st_size / 1000:.0f} kB): open it in any browser; it loads nothing from the network.")
+        print(f"{target} ({target.stat().st_size / 1000:.0f} kB): open it in any browser; it loads nothing.")
     if open_ and not show(target.resolve()):
         print(f"cohortnet: no browser could be opened here; the file is {target.resolve()}", file=sys.stderr)

@@ -1,4 +1,5 @@
-"""Stacked columns, one a round, as SVG: durations by phase, bytes by direction. Axes have titles and units as in `chart`."""
+"""Stacked columns, one a round, as SVG: durations by phase, bytes by direction. Axes have titles as in
+`chart`."""
 
 from __future__ import annotations
 
@@ -57,11 +58,28 @@ def draw(columns: Columns) -> Html:
             low, high = frame.at_y(base), frame.at_y(base + value)
             left = frame.at_x(round_number) - width / 2 + (place * width / count if columns.side_by_side else 0.0)
             said = f"round {round_number}, {part.name}: {number(value)} {columns.y.unit}"
-            pieces.append(el("rect", el("title", said), x=left, y=high, width=max(width / count - 0.8, 0.8),
-                             height=max(low - high, 0.6), cls=f"bar {part.css}", style=_fill(part)))  # fmt: skip
+            pieces.append(
+                el(
+                    "rect",
+                    el("title", said),
+                    x=left,
+                    y=high,
+                    width=max(width / count - 0.8, 0.8),
+                    height=max(low - high, 0.6),
+                    cls=f"bar {part.css}",
+                    style=_fill(part),
+                )
+            )
             base += 0.0 if columns.side_by_side else value
-    picture = el("svg", el("title", columns.title), frame.grid(), pieces, role="img", cls="chart",
-                 view_box=f"0 0 {WIDTH:g} {HEIGHT:g}")  # fmt: skip
+    picture = el(
+        "svg",
+        el("title", columns.title),
+        frame.grid(),
+        pieces,
+        role="img",
+        cls="chart",
+        view_box=f"0 0 {WIDTH:g} {HEIGHT:g}",
+    )
     return figure(columns.title, picture, legend(columns.parts), columns.note)
 
 
@@ -73,5 +91,3 @@ def legend(parts: Sequence[Part]) -> Html:
         key = el("svg", swatch, width="16", height="12", view_box="0 0 16 12", aria_hidden="true")
         items.append(el("li", key, el("span", part.name)))
     return el("ul", items, cls="legend")
-
-

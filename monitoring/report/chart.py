@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from monitoring.report.html import Html, el, text
 from monitoring.report.scale import number, thin, tick_text, ticks
@@ -79,7 +79,6 @@ class Chart:
     width: float = WIDTH
     height: float = HEIGHT
     legend: bool = True
-    ground: str = field(default="", repr=False)
 
 
 class Frame:
@@ -186,11 +185,17 @@ def _draw(frame: Frame, line: Line) -> Html:
     parts = [_band(frame, line)]
     parts.append(el("path", d=_path(frame, x, y, step=line.step), cls=css, stroke_dasharray=line.dash or None))
     if line.marker and len(x) <= 80:
-        parts += [marker(line.marker, frame.at_x(px), frame.at_y(py), line.css)
-                  for px, py in zip(x, y, strict=True) if math.isfinite(py)]  # fmt: skip
+        parts += [
+            marker(line.marker, frame.at_x(px), frame.at_y(py), line.css)
+            for px, py in zip(x, y, strict=True)
+            if math.isfinite(py)
+        ]
     elif sum(map(math.isfinite, y)) == 1:  # a lone sample has no line
-        parts += [marker("circle", frame.at_x(px), frame.at_y(py), line.css)
-                  for px, py in zip(x, y, strict=True) if math.isfinite(py)]  # fmt: skip
+        parts += [
+            marker("circle", frame.at_x(px), frame.at_y(py), line.css)
+            for px, py in zip(x, y, strict=True)
+            if math.isfinite(py)
+        ]
     return Html("".join(parts))
 
 
@@ -203,8 +208,10 @@ def legend(lines: Sequence[Line | Dots]) -> Html:
             note = ""
         else:
             css = f"line {line.css}" + (" thinner" if line.thinner else "")
-            sample = Html(el("path", d="M1 6H27", cls=css, stroke_dasharray=line.dash or None)
-                          + marker(line.marker, 14.0, 6.0, line.css))  # fmt: skip
+            sample = Html(
+                el("path", d="M1 6H27", cls=css, stroke_dasharray=line.dash or None)
+                + marker(line.marker, 14.0, 6.0, line.css)
+            )
             if line.low is not None:
                 sample = Html(el("rect", x=1.0, y=1.0, width=26.0, height=10.0, cls=f"band {line.css}") + sample)
             note = line.note
@@ -219,11 +226,22 @@ def _hover(chart: Chart, frame: Frame) -> str:
         x, y = thin(line.x, line.y, 300)
         known = [(px, py) for px, py in zip(x, y, strict=True) if math.isfinite(py)]
         if known:
-            lines.append({"n": line.name, "c": line.css, "s": int(line.step),
-                          "p": [[round(frame.at_x(px), 1), round(frame.at_y(py), 1), number(px, 4), number(py, 4)]
-                                for px, py in known]})  # fmt: skip
-    return json.dumps({"x": chart.x.title, "u": chart.y.unit, "b": [TOP, frame.bottom], "l": lines},
-                      ensure_ascii=False, separators=(",", ":"))  # fmt: skip
+            lines.append(
+                {
+                    "n": line.name,
+                    "c": line.css,
+                    "s": int(line.step),
+                    "p": [
+                        [round(frame.at_x(px), 1), round(frame.at_y(py), 1), number(px, 4), number(py, 4)]
+                        for px, py in known
+                    ],
+                }
+            )
+    return json.dumps(
+        {"x": chart.x.title, "u": chart.y.unit, "b": [TOP, frame.bottom], "l": lines},
+        ensure_ascii=False,
+        separators=(",", ":"),
+    )
 
 
 def draw(chart: Chart) -> Html:
@@ -238,21 +256,33 @@ def draw(chart: Chart) -> Html:
             parts.append(el("path", d=f"M{frame.at_x(x):.1f} {TOP:.1f}V{frame.bottom:.1f}", cls="upright"))
             parts.append(el("text", label, x=frame.at_x(x) + 3, y=TOP + 9, cls="mark-text") if label else Html(""))
     for dots in chart.dots:
-        points = "".join(f"M{frame.at_x(x):.1f} {frame.at_y(y):.1f}h0"
-                         for x, y in zip(dots.x, dots.y, strict=True) if math.isfinite(y))  # fmt: skip
+        points = "".join(
+            f"M{frame.at_x(x):.1f} {frame.at_y(y):.1f}h0"
+            for x, y in zip(dots.x, dots.y, strict=True)
+            if math.isfinite(y)
+        )
         parts.append(el("path", d=points, cls=f"dots {dots.css}"))
     parts += [_draw(frame, line) for line in chart.lines]
     picture = el(
-        "svg", el("title", chart.title), parts, el("g", cls="hover"), role="img", cls="chart",
-        view_box=f"0 0 {chart.width:g} {chart.height:g}", data_points=_hover(chart, frame),
-    )  # fmt: skip
-    named = [*chart.lines, *chart.dots]
+        "svg",
+        el("title", chart.title),
+        parts,
+        el("g", cls="hover"),
+        role="img",
+        cls="chart",
+        view_box=f"0 0 {chart.width:g} {chart.height:g}",
+        data_points=_hover(chart, frame),
+    )
+    named: list[Line | Dots] = [*chart.lines, *chart.dots]
     return figure(chart.title, picture, legend(named) if chart.legend and named else None, chart.note)
 
 
 def figure(title: str, picture: Html, key: Html | None = None, note: str | Html = "", *, wide: bool = False) -> Html:
     """A picture with what is said around it; scrolls by itself where the page is narrower than it can be read."""
     return el(
-        "figure", el("figcaption", el("h3", title), key), el("div", picture, cls="scroll", tabindex="0"),
-        el("p", text(note), cls="note") if note else None, cls="wide" if wide else None,
-    )  # fmt: skip
+        "figure",
+        el("figcaption", el("h3", title), key),
+        el("div", picture, cls="scroll", tabindex="0"),
+        el("p", text(note), cls="note") if note else None,
+        cls="wide" if wide else None,
+    )

@@ -1,4 +1,4 @@
-"""Declared against measured: what the testbed file and the intent asked for, beside what the record says came of it. Pure.
+"""Declared against measured: what the testbed file and the intent asked for, beside what came of it. Pure.
 
 A row judges only what can be judged. Staying below a limit is "within"; a limit that nobody came near says so, because
 nothing is proven by it.
@@ -19,7 +19,7 @@ from monitoring.report.sampled import Flow, Spread, node_peak
 from monitoring.report.samples import Sampled, summed_rate
 
 TOLERANCE = 0.05
-"""A rate up to so much above its limit counts as within it: a sampling step and a meter's burst do not fall together."""
+"""A rate up to so much above its limit counts as within it: sampling steps and the limit's own do not fall together."""
 NEAR = 0.7
 """A limit of which less than this share was ever used was not put to the test."""
 
@@ -57,7 +57,13 @@ class LinkUse:
 
 def rows(record: Record, listed: Sequence[learning.Round], flows: Sequence[Flow], trips: Sequence[Spread]) -> list[Row]:
     """All comparisons that this record allows."""
-    return [*_intent(record, listed), *_meters(record, flows), *_links(record), *_delays(record, trips), *_nodes(record)]
+    return [
+        *_intent(record, listed),
+        *_meters(record, flows),
+        *_links(record),
+        *_delays(record, trips),
+        *_nodes(record),
+    ]
 
 
 def _intent(record: Record, listed: Sequence[learning.Round]) -> list[Row]:
@@ -72,13 +78,27 @@ def _intent(record: Record, listed: Sequence[learning.Round]) -> list[Row]:
     best = learning.headline(listed, "accuracy")
     if goal is not None:
         reached = best is not None and best[2] >= float(goal)
-        found.append(Row("accuracy", "the run", scale.percent(float(goal)),
-                         scale.percent(best[2]) + f" ({best[0]})" if best else "–", "reached" if reached else "below"))
+        found.append(
+            Row(
+                "accuracy",
+                "the run",
+                scale.percent(float(goal)),
+                scale.percent(best[2]) + f" ({best[0]})" if best else "–",
+                "reached" if reached else "below",
+            )
+        )
     if record.clients:
         joined = {event.get("client") for event in record.events if event["kind"] == "client.joined"}
         count = len(joined & set(record.clients))
-        found.append(Row("clients that joined", "the run", str(len(record.clients)), str(count),
-                         "reached" if count == len(record.clients) else "below"))  # fmt: skip
+        found.append(
+            Row(
+                "clients that joined",
+                "the run",
+                str(len(record.clients)),
+                str(count),
+                "reached" if count == len(record.clients) else "below",
+            )
+        )
     return found
 
 
@@ -90,7 +110,8 @@ def judge_rate(measured_bps: float, limit_bps: float) -> str:
 
 
 def burst_needed(flow: Flow) -> float:
-    """How deep a bucket (bits) these rates need that is filled at the limit's rate: what came above it in any stretch."""
+    """How deep a bucket (bits) these rates need that is filled at the limit's rate: what came above it in any
+    stretch."""
     assert flow.limit is not None and flow.arrived_bps is not None
     limits = flow.limit.at(flow.times)
     step = float(flow.times[1] - flow.times[0]) if len(flow.times) > 1 else 0.0
@@ -122,8 +143,16 @@ def _meters(record: Record, flows: Sequence[Flow]) -> list[Row]:
         notes += [f"changed {'once' if changes == 1 else f'{changes} times'} in the run"] if changes else []
         declared = " → ".join(scale.rate(rate) for rate in flow.limit.rates_bps[-4:])
         peak = float(np.nanmax(flow.arrived_bps)) if np.isfinite(flow.arrived_bps).any() else 0.0
-        found.append(Row(f"meter, {flow.direction}", f"cohort {flow.cohort} ({flow.limit.name})", declared,
-                         f"{scale.rate(peak)} at most", verdict, "; ".join(notes)))  # fmt: skip
+        found.append(
+            Row(
+                f"meter, {flow.direction}",
+                f"cohort {flow.cohort} ({flow.limit.name})",
+                declared,
+                f"{scale.rate(peak)} at most",
+                verdict,
+                "; ".join(notes),
+            )
+        )
     return found
 
 
@@ -134,10 +163,15 @@ def link_uses(record: Record) -> list[LinkUse]:
         return []
     grid = samples.grid()
     found = []
-    drops = {(item.labels.get("link"), item.labels.get("direction")): item.growth()
-             for item in samples.select("cohortnet_link_drops_total")}  # fmt: skip
-    limits = {(item.labels.get("link"), item.labels.get("direction")): float(item.values[-1])
-              for item in samples.select("cohortnet_link_rate_bits_per_second") if len(item.values)}  # fmt: skip
+    drops = {
+        (item.labels.get("link"), item.labels.get("direction")): item.growth()
+        for item in samples.select("cohortnet_link_drops_total")
+    }
+    limits = {
+        (item.labels.get("link"), item.labels.get("direction")): float(item.values[-1])
+        for item in samples.select("cohortnet_link_rate_bits_per_second")
+        if len(item.values)
+    }
     for item in samples.select("cohortnet_link_bytes_total"):
         use = _link_use(item, grid, limits, drops)
         if use is not None and use.bytes > 0:
@@ -153,8 +187,16 @@ def _link_use(item: Sampled, grid: Any, limits: Mapping[Any, float], drops: Mapp
     key = (item.labels.get("link"), item.labels.get("direction"))
     ends = (item.labels.get("a", ""), item.labels.get("b", ""))
     sender, receiver = ends if key[1] == "a_to_b" else ends[::-1]
-    return LinkUse(str(key[0]), sender, receiver, limits.get(key), float(known.mean()), float(known.max()),
-                   item.growth(), drops.get(key))  # fmt: skip
+    return LinkUse(
+        str(key[0]),
+        sender,
+        receiver,
+        limits.get(key),
+        float(known.mean()),
+        float(known.max()),
+        item.growth(),
+        drops.get(key),
+    )
 
 
 def _links(record: Record) -> list[Row]:
@@ -174,11 +216,22 @@ def _links(record: Record) -> list[Row]:
         fullest = uses[0]
         notes = [f"the fullest of {len(uses)} links like it"] if len(uses) > 1 else []
         dropped = sum(use.drops or 0.0 for use in uses)
-        notes += [f"{scale.number(dropped)} packets dropped" + (" on all of them" if len(uses) > 1 else "")] if dropped else []
+        notes += (
+            [f"{scale.number(dropped)} packets dropped" + (" on all of them" if len(uses) > 1 else "")]
+            if dropped
+            else []
+        )
         assert fullest.rate_bps is not None
-        found.append(Row("link rate", f"{fullest.sender} → {fullest.receiver}", scale.rate(fullest.rate_bps),
-                         f"{scale.rate(fullest.peak_bps)} at most", judge_rate(fullest.peak_bps, fullest.rate_bps),
-                         "; ".join(notes)))  # fmt: skip
+        found.append(
+            Row(
+                "link rate",
+                f"{fullest.sender} → {fullest.receiver}",
+                scale.rate(fullest.rate_bps),
+                f"{scale.rate(fullest.peak_bps)} at most",
+                judge_rate(fullest.peak_bps, fullest.rate_bps),
+                "; ".join(notes),
+            )
+        )
     return found
 
 
@@ -218,14 +271,25 @@ def _delays(record: Record, trips: Sequence[Spread]) -> list[Row]:
     found = next((trip for trip in trips if trip.cohort == record.cohort), None)
     lowest = found.extra["lowest"] if found else None
     if not_applied:
-        verdict, note = "not applied", "this kernel has no netem; the user allowed that with `allow_unsupported: [delay]`"
+        verdict, note = (
+            "not applied",
+            "this kernel has no netem; the user allowed that with `allow_unsupported: [delay]`",
+        )
     elif lowest is None:
         verdict, note = "unknown", "RTT was not sampled"
     else:
         verdict = "reached" if lowest >= declared * (1 - TOLERANCE) else "below"
         note = "the lowest RTT of any flow; queues add to it"
-    return [Row("delay there and back", f"{record.server} ↔ its clients", scale.seconds(declared),
-                scale.seconds(lowest), verdict, note)]  # fmt: skip
+    return [
+        Row(
+            "delay there and back",
+            f"{record.server} ↔ its clients",
+            scale.seconds(declared),
+            scale.seconds(lowest),
+            verdict,
+            note,
+        )
+    ]
 
 
 def _nodes(record: Record) -> list[Row]:
@@ -256,6 +320,8 @@ def _node_use(record: Record, name: str, what: str) -> tuple[float, str, float, 
     if what == "memory":
         peak = node_peak(record.samples, "container_memory_working_set_bytes", name)
     else:
-        rates = summed_rate(record.samples.select("container_cpu_usage_seconds_total", node=name), record.samples.grid())
+        rates = summed_rate(
+            record.samples.select("container_cpu_usage_seconds_total", node=name), record.samples.grid()
+        )
         peak = float(np.nanmax(rates)) if rates is not None and np.isfinite(rates).any() else None
     return None if peak is None else (peak / float(limit), name, float(limit), peak)

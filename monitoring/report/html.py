@@ -1,6 +1,6 @@
 """HTML as values: text is escaped, elements nest. Owns the difference between text and markup, draws nothing.
 
-    el("p", "a < b", cls="note")     ->  <p class="note">a &lt; b</p>
+el("p", "a < b", cls="note")     ->  <p class="note">a &lt; b</p>
 """
 
 from __future__ import annotations

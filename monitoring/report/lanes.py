@@ -83,19 +83,42 @@ def draw(timeline: Timeline) -> Html:
         parts.append(el("text", lane.name, x=0.0, y=top + LANE / 2 + 4, cls="lane-name"))
         for stretch in lane.stretches:
             left, right = at(stretch.start), at(stretch.end)
-            parts.append(el("rect", el("title", stretch.said), x=left, y=top + 6, height=LANE - 12, rx="2",
-                            width=max(right - left, 0.8), cls=f"bar {stretch.css}", style=f"--shade:{stretch.shade}%"))
+            parts.append(
+                el(
+                    "rect",
+                    el("title", stretch.said),
+                    x=left,
+                    y=top + 6,
+                    height=LANE - 12,
+                    rx="2",
+                    width=max(right - left, 0.8),
+                    cls=f"bar {stretch.css}",
+                    style=f"--shade:{stretch.shade}%",
+                )
+            )
             if stretch.label and (right - left) > len(stretch.label) * _LETTER + 6:
-                parts.append(el("text", stretch.label, x=(left + right) / 2, y=top + LANE / 2 + 4,
-                                cls="in-bar" if stretch.shade < 85 else "in-bar on-colour"))  # fmt: skip
+                parts.append(
+                    el(
+                        "text",
+                        stretch.label,
+                        x=(left + right) / 2,
+                        y=top + LANE / 2 + 4,
+                        cls="in-bar" if stretch.shade < 85 else "in-bar on-colour",
+                    )
+                )
         for moment in lane.moments:
             x = at(moment.time)
             middle = top + LANE / 2
             shape = f"M{x:.1f} {middle - 6:.1f}l5 6-5 6-5-6z" if moment.bad else f"M{x:.1f} {middle - 7:.1f}v14"
-            parts.append(el("path", el("title", moment.said), d=shape,
-                            cls=("moment bad" if moment.bad else f"moment {moment.css}")))  # fmt: skip
+            parts.append(
+                el(
+                    "path",
+                    el("title", moment.said),
+                    d=shape,
+                    cls=("moment bad" if moment.bad else f"moment {moment.css}"),
+                )
+            )
     height = bottom + FOOT
     said = f"{timeline.title}: {seconds(high - low)} in {len(lanes)} lanes"
-    picture = el("svg", el("title", said), parts, role="img", cls="chart lanes",
-                 view_box=f"0 0 {width:g} {height:g}")  # fmt: skip
+    picture = el("svg", el("title", said), parts, role="img", cls="chart lanes", view_box=f"0 0 {width:g} {height:g}")
     return figure(timeline.title, picture, None, timeline.note, wide=True)

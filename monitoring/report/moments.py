@@ -1,4 +1,4 @@
-"""The lanes of a run's timeline, made from its events and, where series were kept, from changes of the network. Pure."""
+"""The lanes of a run's timeline, made from its events and from changes of the network in its series. Pure."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ def _intent(story: Story) -> list[Stretch]:
 
 def _state(begun: tuple[str, float], end: float, css: str) -> Stretch:
     state, start = begun
-    return Stretch(start, end, state, f"intent {state} for {scale.seconds(end - start)}", css,
-                   60 if state == "running" else 25)  # fmt: skip
+    return Stretch(
+        start, end, state, f"intent {state} for {scale.seconds(end - start)}", css, 60 if state == "running" else 25
+    )
 
 
 def _rounds(story: Story) -> list[Stretch]:
@@ -68,8 +69,16 @@ def _phases(story: Story) -> list[Stretch]:
             continue
         end, length = float(event["time"]) - story.record.start, float(event.get("seconds") or 0.0)
         shade, said = PHASES.get(phase, (50, phase))
-        found.append(Stretch(end - length, end, "server" if phase == "server_evaluate" else phase, f"round {event.get('round')}, {said}: {scale.seconds(length)}",
-                             story.css, shade))  # fmt: skip
+        found.append(
+            Stretch(
+                end - length,
+                end,
+                "server" if phase == "server_evaluate" else phase,
+                f"round {event.get('round')}, {said}: {scale.seconds(length)}",
+                story.css,
+                shade,
+            )
+        )
     return found
 
 
@@ -101,15 +110,15 @@ def _failures(story: Story) -> list[Moment]:
 
 
 def _changes(story: Story, metric: str, what: str) -> list[Moment]:
-    # The gauge holds the wall time of the last change: each value that lies within the samples is one change.
+    # The gauge holds the wall time of the last change: each value that lies within the run is one change.
     samples = story.record.samples
-    span = samples.span() if samples else None
-    if samples is None or span is None:
+    if samples is None:
         return []
+    low, high = _window(story)
     found = []
     for item in samples.select(metric):
         for value in np.unique(item.values):
-            if span[0] <= value <= span[1]:
+            if low <= value - story.record.start <= high:
                 said = f"{what} {item.labels.get(what, '')} changed" + _new_rate(story, item, float(value))
                 found.append(Moment(float(value) - story.record.start, said, "kn"))
     return sorted(found, key=lambda moment: moment.time)
@@ -126,20 +135,30 @@ def _new_rate(story: Story, item: Sampled, time: float) -> str:
     return ""
 
 
+def _window(story: Story) -> tuple[float, float]:
+    # From the first event to the last: samples may begin before and end after them.
+    events, start = story.record.events, story.record.start
+    return (float(events[0]["time"]) - start, float(events[-1]["time"]) - start) if events else (0.0, 0.0)
+
+
 def _traffic(story: Story) -> list[Stretch]:
     samples = story.record.samples
     if samples is None:
         return []
+    low, high = _window(story)
     found = []
     for item in samples.select("cohortnet_traffic_running"):
         on = np.concatenate([[0], (item.values > 0).astype(int), [0]])
         starts, ends = np.flatnonzero(np.diff(on) == 1), np.flatnonzero(np.diff(on) == -1)
         name = item.labels.get("flow", "")
-        target = [rate for rate in samples.select("cohortnet_traffic_target_bits_per_second", flow=name)
-                  if len(rate.values)]  # fmt: skip
+        target = [
+            rate for rate in samples.select("cohortnet_traffic_target_bits_per_second", flow=name) if len(rate.values)
+        ]
         said = f"background flow {name}" + (f", {scale.rate(float(target[0].values.max()))}" if target else "")
         for first, last in zip(starts, ends, strict=True):
-            begin = float(item.times[first]) - story.record.start
-            end = float(item.times[min(last, len(item.times) - 1)]) - story.record.start
+            begin = max(float(item.times[int(first)]) - story.record.start, low)
+            end = min(float(item.times[min(int(last), len(item.times) - 1)]) - story.record.start, high)
+            if end < begin:
+                continue
             found.append(Stretch(begin, end, name, f"{said}: {scale.seconds(end - begin)}", "kn", 45))
     return found

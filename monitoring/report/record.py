@@ -91,8 +91,10 @@ def read_record(folder: Path) -> Record:
     """
     manifest = _json(folder / "manifest.json")
     if not manifest or not isinstance(manifest.get("intent", {}), dict):
-        raise RecordUnreadable(f"{folder} holds no record of a run: manifest.json is "
-                               + ("not readable as one" if (folder / "manifest.json").exists() else "not there"))
+        raise RecordUnreadable(
+            f"{folder} holds no record of a run: manifest.json is "
+            + ("not readable as one" if (folder / "manifest.json").exists() else "not there")
+        )
     absent: list[str] = []
     events, broken = _events(folder / "events.jsonl")
     if not events:

@@ -116,8 +116,11 @@ def flows(record: Record) -> list[Flow]:
 
 def _dropped(samples: Samples, cohort: str, direction: str) -> float | None:
     # A meter counts what its band took, a queue what did not fit into it.
-    series = [item for metric in ("cohortnet_meter_band_drop_packets_total", "cohortnet_meter_queue_drops_total")
-              for item in samples.select(metric, kind="cohort", target=cohort, direction=direction)]  # fmt: skip
+    series = [
+        item
+        for metric in ("cohortnet_meter_band_drop_packets_total", "cohortnet_meter_queue_drops_total")
+        for item in samples.select(metric, kind="cohort", target=cohort, direction=direction)
+    ]
     return sum(item.growth() for item in series) if series else None
 
 
@@ -131,9 +134,12 @@ def limit_of(record: Record, cohort: str, server: str, direction: str) -> Limit 
                     begun = [float(time - record.start) for time in item.times[change]]
                     return Limit("meter", item.labels.get("meter", ""), begun, [float(v) for v in item.values[change]])
     for meter in record.inventory.get("meters") or []:
-        target = meter.get("target") or {}
-        if (target.get("kind") == "cohort" and str(target.get("name")) == cohort and meter.get("unit") == "bit/s"
-                and meter.get("direction") in (direction, "both")):  # fmt: skip
+        aim = meter.get("target") or {}
+        if (
+            (aim.get("kind"), str(aim.get("name"))) in (("cohort", cohort), ("server", server))
+            and meter.get("unit") == "bit/s"
+            and meter.get("direction") in (direction, "both")
+        ):
             return Limit("meter", str(meter["name"]), [0.0], [float(meter["rate"])])
     rate = access_rate(record.inventory, server, outgoing=direction == "down")
     return None if rate is None else Limit("link", rate[0], [0.0], [rate[1]])
@@ -205,8 +211,9 @@ def _nodes(record: Record, metric: str, limit: str, *, counter: bool) -> list[Sp
             middle, low, high = (np.full(len(grid), np.nan) for _ in range(3))
             middle[some] = np.nanmean(table[:, some], axis=0)
             low[some], high[some] = np.nanmin(table[:, some], axis=0), np.nanmax(table[:, some], axis=0)
-            limits = {float(item.values[-1]) for item in samples.select(limit, role=role, cohort=cohort)
-                      if len(item.values)}  # fmt: skip
+            limits = {
+                float(item.values[-1]) for item in samples.select(limit, role=role, cohort=cohort) if len(item.values)
+            }
             one = limits.pop() if len(limits) == 1 else None
             found.append(Spread(cohort, role, grid - record.start, middle, low, high, one))
     return found
@@ -221,7 +228,9 @@ def _one(item: Sampled, grid: Floats, *, counter: bool) -> Floats | None:
 
 def node_peak(samples: Samples | None, metric: str, node: str) -> float | None:
     """The highest sample of a node's gauge."""
-    found = [float(item.values.max()) for item in (samples.select(metric, node=node) if samples else []) if len(item.values)]
+    found = [
+        float(item.values.max()) for item in (samples.select(metric, node=node) if samples else []) if len(item.values)
+    ]
     return max(found) if found else None
 
 

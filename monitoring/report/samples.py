@@ -1,7 +1,7 @@
 """Series of a run as arrays: selecting, summing counters into rates, spreads of gauges over time. Pure but for loading.
 
-The samples of different nodes need not fall together. Rates are therefore taken on one grid of equal steps: a counter is
-laid between its samples in a straight line, which keeps every byte, and differences of the sum are divided by the step.
+The samples of different nodes need not fall together. Rates are therefore taken on one grid of equal steps: a counter
+is laid between its samples in a straight line, which keeps every byte; differences of the sum are divided by the step.
 Where no sample was taken for longer than GAP steps nothing is drawn.
 """
 
@@ -50,8 +50,11 @@ class Samples:
 
     def select(self, metric: str, **labels: str) -> list[Sampled]:
         """The series of a metric whose labels have these values."""
-        return [item for item in self._series.get(metric, ())
-                if all(item.labels.get(name, "") == value for name, value in labels.items())]  # fmt: skip
+        return [
+            item
+            for item in self._series.get(metric, ())
+            if all(item.labels.get(name, "") == value for name, value in labels.items())
+        ]
 
     def span(self) -> tuple[float, float] | None:
         """First and last time of any sample."""
@@ -60,8 +63,12 @@ class Samples:
 
     def period(self) -> float:
         """The usual time between two samples of a series, in seconds."""
-        steps = [np.median(np.diff(item.times)) for items in self._series.values() for item in items[:3]
-                 if len(item.times) > 2]  # fmt: skip
+        steps = [
+            np.median(np.diff(item.times))
+            for items in self._series.values()
+            for item in items[:3]
+            if len(item.times) > 2
+        ]
         return float(np.median(steps)) if steps else 5.0
 
     def grid(self) -> Floats:
@@ -82,10 +89,16 @@ def load_samples(folder: Path) -> tuple[Samples | None, str]:
     except SeriesError as error:
         return None, f"The time series cannot be read: {error}"
     if not len(kept):
-        return None, ("No time series: the testbed was raised without monitoring, so rates, limits in force, RTT, CPU "
-                      "and memory over time are not known. `cohortnet up --monitoring` keeps them with the next run.")
-    return Samples({metric: [Sampled(dict(labels), times, values) for labels, (times, values) in kept.select(metric).items()]
-                    for metric in kept.metrics}), ""  # fmt: skip
+        return None, (
+            "No time series: the testbed was raised without monitoring, so rates, limits in force, RTT, CPU "
+            "and memory over time are not known. `cohortnet up --monitoring` keeps them with the next run."
+        )
+    return Samples(
+        {
+            metric: [Sampled(dict(labels), times, values) for labels, (times, values) in kept.select(metric).items()]
+            for metric in kept.metrics
+        }
+    ), ""
 
 
 def _unwrapped(item: Sampled) -> Floats:

@@ -1,4 +1,4 @@
-"""Numbers for people and for axes: round ticks, units that fit, points of a line thinned without losing extremes. Pure."""
+"""Numbers for people and for axes: round ticks, units that fit, lines thinned without losing extremes. Pure."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def clock(unix_s: float | None) -> str:
 
 
 def ticks(low: float, high: float, about: int = 5, *, whole: bool = False) -> list[float]:
-    """Round numbers (1, 2, 2.5, 5 times a power of ten) from the last at or below `low` to the first at or above `high`."""
+    """Round numbers (1, 2, 2.5, 5 times a power of ten), from the last at or below `low` to the first at or above
+    `high`."""
     span = high - low
     if span <= 0 or not math.isfinite(span):
         span = abs(high) or 1.0

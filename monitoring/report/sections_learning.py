@@ -1,36 +1,18 @@
-"""Sections of the report that come from events: headline, learning, durations, timeline, clients."""
+"""Sections of the report that come from events: headline, learning, durations and messages by round."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
 
-from monitoring.report import bars, chart, lanes, learning, scale
+from monitoring.report import bars, chart, learning, scale
 from monitoring.report.chart import Axis, Chart, Dots, Line
-from monitoring.report.html import Html, el, text
-from monitoring.report.moments import timeline_lanes
+from monitoring.report.html import Html, el
 from monitoring.report.palette import PHASES, SOURCES
+from monitoring.report.parts import ROUND, SECONDS, chip, missing, section, table
 from monitoring.report.story import Story
 
-SECONDS = Axis("time since the run started", "s")
-ROUND = Axis("round", "", whole=True)
 STATES = {"succeeded": "good", "failed": "bad", "cancelled": "warn", "interrupted": "warn"}
-
-
-def section(name: str, title: str, *children: object, lead: str | Html = "") -> Html:
-    """A section with its heading; `name` is its anchor."""
-    body = [child if isinstance(child, Html) else text(child) for child in children if child is not None]
-    return el("section", el("h2", title), el("p", text(lead), cls="lead") if lead else None, body, id=name)
-
-
-def missing(sentence: str) -> Html:
-    """Says in the place of a picture why there is none."""
-    return el("p", sentence, cls="missing")
-
-
-def chip(story: Story, cohort: str) -> Html:
-    """A cohort's name with its colour."""
-    return el("span", el("i", cls=f"dot {story.palette.css_class(cohort)}"), story.cohort_name(cohort), cls="chip")
 
 
 def headline(story: Story) -> Html:
@@ -38,20 +20,23 @@ def headline(story: Story) -> Html:
     record = story.record
     intent = record.intent
     reason = str(intent.get("reason") or "")
-    facts = [chip(story, record.cohort) if record.cohort else None,
-             el("span", "server ", el("b", record.server)) if record.server else None,
-             el("span", f"{len(record.clients)} clients"),
-             el("span", "testbed ", el("b", str(record.manifest.get("testbed") or "unknown"))),
-             el("span", f"{record.manifest.get('runtime') or 'unknown'} runtime"),
-             el("span", scale.clock(record.start) if record.start else "time unknown")]  # fmt: skip
+    facts = [
+        chip(story, record.cohort) if record.cohort else None,
+        el("span", "server ", el("b", record.server)) if record.server else None,
+        el("span", f"{len(record.clients)} clients"),
+        el("span", "testbed ", el("b", str(record.manifest.get("testbed") or "unknown"))),
+        el("span", f"{record.manifest.get('runtime') or 'unknown'} runtime"),
+        el("span", scale.clock(record.start) if record.start else "time unknown"),
+    ]
     badge = el("span", record.state, cls=f"badge {STATES.get(record.state, 'warn')}")
-    title = el("div", el("p", "Run ", record.run, cls="kicker"),
-               el("h1", _title(story), " ", badge))  # fmt: skip
+    title = el("div", el("p", "Run ", record.run, cls="kicker"), el("h1", _title(story), " ", badge))
     notes = [el("p", reason, cls="reason" + (" bad" if record.state == "failed" else ""))] if reason else []
     faults = intent.get("nodes_at_fault") or []
     if faults:
         notes.append(el("p", "Nodes at fault: ", ", ".join(map(str, faults)), cls="reason bad"))
-    return el("header", title, el("p", [fact for fact in facts if fact], cls="facts"), notes, tiles(story), id="headline")
+    return el(
+        "header", title, el("p", [fact for fact in facts if fact], cls="facts"), notes, tiles(story), id="headline"
+    )
 
 
 def _title(story: Story) -> str:
@@ -71,17 +56,32 @@ def tiles(story: Story) -> Html:
     finished = next((event for event in story.record.events if event["kind"] == "run.finished"), {})
     length = finished.get("seconds") or (story.record.end - story.record.start if story.record.events else None)
     found = [_best(story, "accuracy"), _best(story, "loss")]
-    found.append(("Rounds", f"{len(done)} of {asked}" if asked is not None else str(len(done)),
-                  f"median {scale.seconds(median(durations))} a round" if durations else "no round ended"))  # fmt: skip
-    found.append(("Duration", scale.seconds(length), "from the start of the run to its end" if finished
-                  else "until the last event; the run did not finish"))  # fmt: skip
+    found.append(
+        (
+            "Rounds",
+            f"{len(done)} of {asked}" if asked is not None else str(len(done)),
+            f"median {scale.seconds(median(durations))} a round" if durations else "no round ended",
+        )
+    )
+    found.append(
+        (
+            "Duration",
+            scale.seconds(length),
+            "from the start of the run to its end" if finished else "until the last event; the run did not finish",
+        )
+    )
     found.append(("Clients to server", scale.size(up), "message bytes, all rounds"))
     found.append(("Server to clients", scale.size(down), "message bytes, all rounds"))
     errors = sum(len(item.errors) for item in story.clients)
     stragglers = sum(item.stragglers for item in story.clients)
-    found.append(("Failed replies", str(errors), f"and {stragglers} straggling repl{'y' if stragglers == 1 else 'ies'}"))
-    return el("dl", [el("div", el("dt", name), el("dd", value), el("small", note)) for name, value, note in found],
-              cls="tiles")  # fmt: skip
+    found.append(
+        ("Failed replies", str(errors), f"and {stragglers} straggling repl{'y' if stragglers == 1 else 'ies'}")
+    )
+    return el(
+        "dl",
+        [el("div", el("dt", name), el("dd", value), el("small", note)) for name, value, note in found],
+        cls="tiles",
+    )
 
 
 def _best(story: Story, kind: str) -> tuple[str, str, str]:
@@ -102,16 +102,21 @@ def learning_section(story: Story) -> Html:
             charts.append(drawn if drawn else missing(f"No {kind} was recorded."))
             if not drawn:
                 break
-    lead = ("Round 0 is the model before any training. Points without a line are the single clients' own evaluations; "
-            "upright lines mark where rounds began.")  # fmt: skip
+    lead = (
+        "Round 0 is the model before any training. Points without a line are the single clients' own evaluations; "
+        "upright lines mark where rounds began."
+    )
     return section("learning", "Accuracy and loss", el("div", charts, cls="charts"), lead=lead)
 
 
 def _learned(story: Story, kind: str, *, by_time: bool) -> Html | None:
     lines = []
     for source in (name for name in SOURCES if name in learning.SOURCES):
-        points = [(item.number, *(item.accuracy if kind == "accuracy" else item.loss)[source]) for item in story.rounds
-                  if source in (item.accuracy if kind == "accuracy" else item.loss)]  # fmt: skip
+        points = [
+            (item.number, *(item.accuracy if kind == "accuracy" else item.loss)[source])
+            for item in story.rounds
+            if source in (item.accuracy if kind == "accuracy" else item.loss)
+        ]
         if points:
             dash, shape, said = SOURCES[source]
             x = [point[1] if by_time else float(point[0]) for point in points]
@@ -119,13 +124,30 @@ def _learned(story: Story, kind: str, *, by_time: bool) -> Html | None:
             lines.append(Line(source, x, [point[2] * factor for point in points], story.css, dash, shape, note=said))
     if not lines:
         return None
-    own = [(number, now, value) for client in story.clients
-           for number, now, value in (client.accuracies if kind == "accuracy" else client.losses)]  # fmt: skip
+    own = [
+        (number, now, value)
+        for client in story.clients
+        for number, now, value in (client.accuracies if kind == "accuracy" else client.losses)
+    ]
     factor = 100.0 if kind == "accuracy" else 1.0
-    dots = [Dots("each client", [now if by_time else float(number) for number, now, _ in own],
-                 [value * factor for _, _, value in own], story.css)] if own else []  # fmt: skip
+    dots = (
+        [
+            Dots(
+                "each client",
+                [now if by_time else float(number) for number, now, _ in own],
+                [value * factor for _, _, value in own],
+                story.css,
+            )
+        ]
+        if own
+        else []
+    )
     values = [value for line in lines for value in line.y] + [value for item in dots for value in item.y]
-    y = Axis("accuracy", "%", 0.0, 100.0 if max(values) > 50 else None) if kind == "accuracy" else Axis("loss (application's unit)", "", 0.0)
+    y = (
+        Axis("accuracy", "%", 0.0, 100.0 if max(values) > 50 else None)
+        if kind == "accuracy"
+        else Axis("loss (application's unit)", "", 0.0)
+    )
     x_axis = Axis(SECONDS.label, SECONDS.unit, 0.0) if by_time else ROUND
     title = f"{kind.capitalize()} by {'time' if by_time else 'round'}"
     return chart.draw(Chart(title, x_axis, y, lines, dots, story.marks if by_time else ()))
@@ -135,16 +157,33 @@ def durations_section(story: Story) -> Html:
     """How long each round took, by phase; and the messages of each round."""
     listed = [item for item in story.rounds if item.number > 0 and item.seconds]
     if not listed:
-        return section("durations", "Durations by phase, and messages", missing("No round ended, so there are no durations."))
-    parts = [bars.Part(said, [item.seconds.get(phase) for item in listed], story.css, shade)
-             for phase, (shade, said) in PHASES.items() if any(item.seconds.get(phase) for item in listed)]  # fmt: skip
+        return section(
+            "durations", "Durations by phase, and messages", missing("No round ended, so there are no durations.")
+        )
+    parts = [
+        bars.Part(said, [item.seconds.get(phase) for item in listed], story.css, shade)
+        for phase, (shade, said) in PHASES.items()
+        if any(item.seconds.get(phase) for item in listed)
+    ]
     told = any("server_evaluate" in item.seconds for item in listed)
-    note = "" if told else ("This record has no events for aggregation and the server's own evaluation: they are within "
-                            "what lies between the phases.")  # fmt: skip
-    column = bars.draw(bars.Columns("Duration of each round", [item.number for item in listed],
-                                    Axis("duration", "s"), parts, note))  # fmt: skip
-    return section("durations", "Durations by phase, and messages", el("div", column, _messages(story), cls="charts"),
-                   el("h3", "Where the time went"), _slowest(listed))
+    note = (
+        ""
+        if told
+        else (
+            "This record has no events for aggregation and the server's own evaluation: they are within "
+            "what lies between the phases."
+        )
+    )
+    column = bars.draw(
+        bars.Columns("Duration of each round", [item.number for item in listed], Axis("duration", "s"), parts, note)
+    )
+    return section(
+        "durations",
+        "Durations by phase, and messages",
+        el("div", column, _messages(story), cls="charts"),
+        el("h3", "Where the time went"),
+        _slowest(listed),
+    )
 
 
 def _messages(story: Story) -> Html:
@@ -152,10 +191,19 @@ def _messages(story: Story) -> Html:
     if not listed:
         return missing("No messages were exchanged.")
     unit = scale.size_unit(max(max(item.bytes_down, item.bytes_up) for item in listed))
-    parts = [bars.Part("down: server to clients", [item.bytes_down / unit.factor for item in listed], story.css, 100),
-             bars.Part("up: clients to server", [item.bytes_up / unit.factor for item in listed], story.css, 45)]
-    return bars.draw(bars.Columns("FL messages of each round", [item.number for item in listed],
-                                  Axis("message bytes, all clients", unit.name), parts, side_by_side=True))  # fmt: skip
+    parts = [
+        bars.Part("down: server to clients", [item.bytes_down / unit.factor for item in listed], story.css, 100),
+        bars.Part("up: clients to server", [item.bytes_up / unit.factor for item in listed], story.css, 45),
+    ]
+    return bars.draw(
+        bars.Columns(
+            "FL messages of each round",
+            [item.number for item in listed],
+            Axis("message bytes, all clients", unit.name),
+            parts,
+            side_by_side=True,
+        )
+    )
 
 
 def _slowest(listed: Sequence[learning.Round]) -> Html:
@@ -165,79 +213,14 @@ def _slowest(listed: Sequence[learning.Round]) -> Html:
         whole = sum(item.seconds.get("round", 0.0) for item in listed)
         if values:
             share = sum(values) / whole if whole else None
-            rows.append([said, scale.seconds(median(values)), scale.seconds(max(values)), scale.seconds(sum(values)),
-                         scale.percent(share)])  # fmt: skip
+            rows.append(
+                [
+                    said,
+                    scale.seconds(median(values)),
+                    scale.seconds(max(values)),
+                    scale.seconds(sum(values)),
+                    scale.percent(share),
+                ]
+            )
     head = ["phase", "median", "longest", "in total", "share of all rounds"]
     return table(head, rows, numeric=range(1, 5))
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, numeric: Sequence[int] | range = (),
-          sortable: bool = False, keys: Sequence[Sequence[float | str | None]] | None = None) -> Html:  # fmt: skip
-    """A table that scrolls sideways by itself; `keys` are what columns are sorted by where the shown text is not it."""
-    columns = set(numeric)
-    heads = [el("th", el("button", name, type="button") if sortable else name, scope="col",
-                cls="num" if index in columns else None) for index, name in enumerate(head)]  # fmt: skip
-    lines = []
-    for place, row in enumerate(rows):
-        cells = [el("td", text(cell), cls="num" if index in columns else None,
-                    data_key=None if keys is None or keys[place][index] is None else str(keys[place][index]))
-                 for index, cell in enumerate(row)]  # fmt: skip
-        lines.append(el("tr", cells))
-    return el("div", el("table", el("thead", el("tr", heads)), el("tbody", lines), cls="sortable" if sortable else None),
-              cls="scroll", tabindex="0")  # fmt: skip
-
-
-def timeline_section(story: Story) -> Html:
-    """Everything that happened, on one axis, and as a list."""
-    if not story.record.events:
-        return section("timeline", "Timeline", missing("No events were recorded."))
-    drawn = lanes.draw(lanes.Timeline("What happened when", timeline_lanes(story), SECONDS.title,
-                                      "Rest the pointer on a piece to read it. Diamonds are failures."))  # fmt: skip
-    return section("timeline", "Timeline of events", drawn, _listed(story))
-
-
-def _listed(story: Story) -> Html:
-    kept = [event for event in story.record.events if event["kind"] != "client.reply"]
-    rows = []
-    for event in kept[:2000]:
-        detail = "; ".join(f"{name} {_short(value)}" for name, value in event.items()
-                           if name not in ("seq", "origin", "time", "monotonic", "node", "run", "kind", "intent")
-                           and value not in (None, "", [], {}))  # fmt: skip
-        rows.append([scale.number(float(event["time"]) - story.record.start, 5), str(event.get("node") or ""),
-                     str(event["kind"]), detail])  # fmt: skip
-    left = len(kept) - len(rows)
-    said = f"All {len(kept)} events but clients' replies" + (f" (the first {len(rows)})" if left else "")
-    return el("details", el("summary", said), table(["time (s)", "node", "event", "details"], rows, numeric=[0]))
-
-
-def _short(value: object) -> str:
-    shown = scale.number(value, 5) if isinstance(value, float) else str(value)
-    return shown if len(shown) <= 160 else shown[:157] + "..."
-
-
-def clients_section(story: Story) -> Html:
-    """A row a client; columns sort at a click."""
-    if not story.clients:
-        return section("clients", "Clients", missing("The run had no clients."))
-    head = ["client", "switch", "samples", "rounds", "train, median (s)", "train, longest (s)", "straggled",
-            "accuracy (%)", "loss", "down, messages", "up, messages", "down, interface", "up, interface", "lost link",
-            "failures"]  # fmt: skip
-    rows, keys = [], []
-    for item in story.clients:
-        times = item.train_seconds
-        node = story.record.nodes.get(item.name) or {}
-        figures: list[float | None] = [
-            item.samples, item.rounds, median(times) if times else None, max(times) if times else None, item.stragglers,
-            None if item.accuracy is None else item.accuracy * 100, item.loss, item.bytes_down, item.bytes_up,
-            item.interface_received, item.interface_sent, item.left, len(item.errors),
-        ]  # fmt: skip
-        shown: list[object] = [scale.size(value) if 7 <= index <= 10 else scale.number(value, 4)
-                               for index, value in enumerate(figures)]  # fmt: skip
-        if item.errors:
-            shown[-1] = el("span", str(len(item.errors)), cls="bad", title="\n".join(item.errors))
-        rows.append([el("b", item.name), str(node.get("switch") or "–"), *shown])
-        keys.append([item.name, str(node.get("switch") or ""), *figures])
-    lead = ("Message bytes are the serialised FL messages; interface bytes are what the client's network interface counted "
-            "from the start to the end of its process, headers and acknowledgements included. A reply straggles when it takes "
-            "more than twice the median of its phase. A click on a heading sorts.")  # fmt: skip
-    return section("clients", "Clients", table(head, rows, numeric=range(2, len(head)), sortable=True, keys=keys), lead=lead)

@@ -35,8 +35,11 @@ class Story:
         """Where each round began, in seconds, with its number; thinned where there are many."""
         begun = [(item.start, item.number) for item in self.rounds if item.number > 0 and item.start is not None]
         every = max(1, len(begun) // 12)
-        return [(start, f"r{number}" if index % every == 0 else "") for index, (start, number) in enumerate(begun)
-                if index % max(1, len(begun) // 60) == 0]  # fmt: skip
+        return [
+            (start, f"r{number}" if index % every == 0 else "")
+            for index, (start, number) in enumerate(begun)
+            if index % max(1, len(begun) // 60) == 0
+        ]
 
     def cohort_name(self, cohort: str) -> str:
         """As legends say it."""

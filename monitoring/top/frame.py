@@ -189,8 +189,9 @@ def _tell(view: CohortView, intent: Mapping[str, Any], progress: Progress) -> No
     view.accuracy, view.loss, view.failures = progress.accuracy, progress.loss, progress.failures
 
 
-def _limit(inventory: Mapping[str, Any], meters: Sequence[Mapping[str, Any]], cohort: str, server: str,
-           direction: str) -> tuple[float | None, str]:  # fmt: skip
+def _limit(
+    inventory: Mapping[str, Any], meters: Sequence[Mapping[str, Any]], cohort: str, server: str, direction: str
+) -> tuple[float | None, str]:
     """The tightest limit between server and clients that is known: meters of both, and the server's own link."""
     limits: list[tuple[float, str]] = []
     for meter in meters:
@@ -214,7 +215,9 @@ def _counted(meter: Mapping[str, Any], direction: str) -> tuple[float, float]:
     for entry in meter.get("entries") or ():
         if entry["direction"] == direction:
             amount += float(entry.get(key) or 0)
-            drops += float(entry.get("drops") or 0) + sum(float(band.get("packets") or 0) for band in entry.get("bands") or ())
+            drops += float(entry.get("drops") or 0) + sum(
+                float(band.get("packets") or 0) for band in entry.get("bands") or ()
+            )
     return amount, drops
 
 
@@ -226,9 +229,16 @@ def _meters(told: Told) -> list[MeterView]:
         target = meter["target"]
         named = target.get("name") or target.get("address") or f"{target.get('switch')}:{target.get('port')}"
         for direction in ("up", "down") if meter["direction"] == "both" else (meter["direction"],):
-            view = MeterView(str(meter["name"]), f"{target['kind']} {named}", direction, str(meter["unit"]),
-                             float(meter["rate"]), str(meter["in_force"]), bool(meter.get("pending")),
-                             problem=str(meter.get("problem") or ""))  # fmt: skip
+            view = MeterView(
+                str(meter["name"]),
+                f"{target['kind']} {named}",
+                direction,
+                str(meter["unit"]),
+                float(meter["rate"]),
+                str(meter["in_force"]),
+                bool(meter.get("pending")),
+                problem=str(meter.get("problem") or ""),
+            )
             amount, drops = _counted(meter, direction)
             view.dropped = int(drops)
             old = before.get(meter["name"])
@@ -243,8 +253,10 @@ def _meters(told: Told) -> list[MeterView]:
 
 
 def _links(growth: Growth) -> list[LinkView]:
-    limits = {(labels["link"], labels["direction"]): value
-              for labels, value in growth.now.each("cohortnet_link_rate_bits_per_second")}  # fmt: skip
+    limits = {
+        (labels["link"], labels["direction"]): value
+        for labels, value in growth.now.each("cohortnet_link_rate_bits_per_second")
+    }
     drops = {(labels["link"], labels["direction"]): rate for labels, rate in growth.rates("cohortnet_link_drops_total")}
     up = {labels["link"]: value > 0 for labels, value in growth.now.each("cohortnet_link_up")}
     found = []
@@ -256,8 +268,11 @@ def _links(growth: Growth) -> list[LinkView]:
         if rate <= 0 and dropping <= 0 and is_up:
             continue
         ends = (labels["a"], labels["b"]) if labels["direction"] == "a_to_b" else (labels["b"], labels["a"])
-        found.append(LinkView(labels["link"], *ends, rate * 8, limit, share, dropping, is_up,
-                              share is not None and share >= SATURATED))  # fmt: skip
+        found.append(
+            LinkView(
+                labels["link"], *ends, rate * 8, limit, share, dropping, is_up, share is not None and share >= SATURATED
+            )
+        )
     return sorted(found, key=lambda view: (not view.up, view.share or 0.0, view.rate_bps), reverse=True)
 
 
@@ -265,17 +280,31 @@ def _nodes(inventory: Mapping[str, Any], growth: Growth, up: Mapping[str, bool])
     cpu = growth.sums("container_cpu_usage_seconds_total", "node")
     periods = growth.sums("container_cpu_cfs_periods_total", "node")
     throttled = growth.sums("container_cpu_cfs_throttled_periods_total", "node")
-    gauges = {metric: {labels["node"]: value for labels, value in growth.now.each(metric)}
-              for metric in ("container_memory_working_set_bytes", "container_spec_memory_limit_bytes",
-                             "container_spec_cpu_limit_cores")}  # fmt: skip
+    gauges = {
+        metric: {labels["node"]: value for labels, value in growth.now.each(metric)}
+        for metric in (
+            "container_memory_working_set_bytes",
+            "container_spec_memory_limit_bytes",
+            "container_spec_cpu_limit_cores",
+        )
+    }
     found = []
     for node in inventory["nodes"]:
         name = str(node["name"])
         share = throttled.get(name, 0.0) / periods[name] if periods.get(name) else None
-        found.append(NodeView(name, str(node["role"]), str(node.get("cohort") or ""), up.get(name, False), cpu.get(name),
-                              gauges["container_spec_cpu_limit_cores"].get(name),
-                              gauges["container_memory_working_set_bytes"].get(name),
-                              gauges["container_spec_memory_limit_bytes"].get(name), share))  # fmt: skip
+        found.append(
+            NodeView(
+                name,
+                str(node["role"]),
+                str(node.get("cohort") or ""),
+                up.get(name, False),
+                cpu.get(name),
+                gauges["container_spec_cpu_limit_cores"].get(name),
+                gauges["container_memory_working_set_bytes"].get(name),
+                gauges["container_spec_memory_limit_bytes"].get(name),
+                share,
+            )
+        )
     return sorted(found, key=lambda view: (view.up, -(view.cpu_cores or 0.0), -(view.memory_bytes or 0.0)))
 
 
@@ -285,6 +314,15 @@ def _traffic(growth: Growth) -> list[TrafficView]:
     found = []
     for labels, value in growth.now.each("cohortnet_traffic_running"):
         source = labels.get("source", "")
-        found.append(TrafficView(labels["flow"], source, labels.get("destination", ""), labels.get("pattern", ""), value > 0,
-                                 targets.get(labels["flow"]), sent[source] * 8 if source in sent else None))  # fmt: skip
+        found.append(
+            TrafficView(
+                labels["flow"],
+                source,
+                labels.get("destination", ""),
+                labels.get("pattern", ""),
+                value > 0,
+                targets.get(labels["flow"]),
+                sent[source] * 8 if source in sent else None,
+            )
+        )
     return found

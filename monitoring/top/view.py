@@ -61,26 +61,43 @@ def draw(frame: Frame, width: int, height: int | None = None, *, by_memory: bool
     nodes = sorted(frame.nodes, key=lambda node: (node.up, -(node.memory_bytes or 0))) if by_memory else frame.nodes
     parts: list[RenderableType] = [_head(frame, live)]
     parts += [Text(f"! {problem}", style="bold red") for problem in frame.problems]
-    parts += _part("Cohorts (bit/s arrived / limit; m: a meter's)", _cohorts(frame.cohorts[:shown["cohorts"]], width), frame.cohorts,
-                   shown["cohorts"], "no cohorts in this testbed")  # fmt: skip
+    parts += _part(
+        "Cohorts (bit/s arrived / limit; m: a meter's)",
+        _cohorts(frame.cohorts[: shown["cohorts"]], width),
+        frame.cohorts,
+        shown["cohorts"],
+        "no cohorts in this testbed",
+    )
     if frame.meters:
-        parts += _part("Meters", _meters(frame.meters[:shown["meters"]], width), frame.meters, shown["meters"], "")
+        parts += _part("Meters", _meters(frame.meters[: shown["meters"]], width), frame.meters, shown["meters"], "")
     if frame.traffic:
-        parts += _part("Background traffic", _traffic(frame.traffic[:shown["traffic"]]), frame.traffic,
-                       shown["traffic"], "")  # fmt: skip
+        parts += _part(
+            "Background traffic", _traffic(frame.traffic[: shown["traffic"]]), frame.traffic, shown["traffic"], ""
+        )
     full = sum(link.saturated for link in frame.links)
     title = f"Links, fullest first ({full} saturated)" if full else "Links, fullest first (none saturated)"
-    parts += _part(title, _links(frame.links[:shown["links"]], width), frame.links, shown["links"],
-                   "no link carries anything")  # fmt: skip
-    parts += _part(f"Nodes by {'memory' if by_memory else 'CPU'}", _nodes(nodes[:shown["nodes"]], width), nodes,
-                   shown["nodes"], "no nodes")  # fmt: skip
+    parts += _part(
+        title, _links(frame.links[: shown["links"]], width), frame.links, shown["links"], "no link carries anything"
+    )
+    parts += _part(
+        f"Nodes by {'memory' if by_memory else 'CPU'}",
+        _nodes(nodes[: shown["nodes"]], width),
+        nodes,
+        shown["nodes"],
+        "no nodes",
+    )
     parts.append(_foot(frame, live))
     return Group(*parts)
 
 
 def _rows(frame: Frame, height: int | None) -> dict[str, int]:
-    wanted = {"cohorts": len(frame.cohorts), "meters": len(frame.meters), "traffic": len(frame.traffic),
-              "links": min(len(frame.links), 6), "nodes": min(len(frame.nodes), 10)}  # fmt: skip
+    wanted = {
+        "cohorts": len(frame.cohorts),
+        "meters": len(frame.meters),
+        "traffic": len(frame.traffic),
+        "links": min(len(frame.links), 6),
+        "nodes": min(len(frame.nodes), 10),
+    }
     if height is None:
         return wanted
     # A title and a heading a table, perhaps a line "and n more", head and foot: what is left is shared out in turns.
@@ -146,8 +163,16 @@ def _pair(value: float | None, limit: float | None, kind: str) -> Text:
 
 def _cohorts(cohorts: Sequence[CohortView], width: int) -> Table:
     wide = width >= NARROW
-    columns: list[str | tuple[str, str]] = ["cohort", "server", "state", ("round", "right"), ("accuracy", "right"),
-                                            ("loss", "right"), ("up", "right"), ("down", "right")]  # fmt: skip
+    columns: list[str | tuple[str, str]] = [
+        "cohort",
+        "server",
+        "state",
+        ("round", "right"),
+        ("accuracy", "right"),
+        ("loss", "right"),
+        ("up", "right"),
+        ("down", "right"),
+    ]
     if wide:
         columns += ["up share", "down share"]
     if width >= WIDE:
@@ -159,11 +184,15 @@ def _cohorts(cohorts: Sequence[CohortView], width: int) -> Table:
             state = f"joined {view.joined}/{view.clients}"
         rounds = "–" if view.round is None else f"{view.round}/{view.rounds if view.rounds is not None else '?'}"
         cells: list[RenderableType] = [
-            Text(view.name, style="bold"), Text(view.server), Text(state, style=COLOURS.get(view.state, "yellow")), rounds,
-            "–" if view.accuracy is None else f"{view.accuracy * 100:.1f}%", "–" if view.loss is None else f"{view.loss:.3f}",
+            Text(view.name, style="bold"),
+            Text(view.server),
+            Text(state, style=COLOURS.get(view.state, "yellow")),
+            rounds,
+            "–" if view.accuracy is None else f"{view.accuracy * 100:.1f}%",
+            "–" if view.loss is None else f"{view.loss:.3f}",
             _pair(view.up_bps, view.up_limit_bps, view.up_limit_kind),
             _pair(view.down_bps, view.down_limit_bps, view.down_limit_kind),
-        ]  # fmt: skip
+        ]
         if wide:
             cells += [bar(share(view.up_bps, view.up_limit_bps), 8), bar(share(view.down_bps, view.down_limit_bps), 8)]
         if width >= WIDE:
@@ -173,17 +202,32 @@ def _cohorts(cohorts: Sequence[CohortView], width: int) -> Table:
 
 
 def _meters(meters: Sequence[MeterView], width: int) -> Table:
-    table = _table("meter", "limits", "way", ("offered", "right"), ("limit", "right"), "offered of limit",
-                   ("drops/s", "right"), "in force")  # fmt: skip
+    table = _table(
+        "meter",
+        "limits",
+        "way",
+        ("offered", "right"),
+        ("limit", "right"),
+        "offered of limit",
+        ("drops/s", "right"),
+        "in force",
+    )
     for view in meters:
         force = Text(view.in_force + (", pending" if view.pending else ""), style="yellow" if view.pending else "")
         if view.problem and width >= NARROW:
             force.append(f": {view.problem}", style="red")
         unit = " p/s" if view.unit != "bit/s" else ""
         drops = "–" if view.drops_per_s is None else f"{view.drops_per_s:.0f}"
-        table.add_row(Text(view.name, style="bold"), Text(view.target), view.direction, amount(view.rate, view.unit),
-                      amount(view.limit, view.unit) + unit, bar(share(view.rate, view.limit)),
-                      Text(drops, style="bold red" if view.drops_per_s else ""), force)  # fmt: skip
+        table.add_row(
+            Text(view.name, style="bold"),
+            Text(view.target),
+            view.direction,
+            amount(view.rate, view.unit),
+            amount(view.limit, view.unit) + unit,
+            bar(share(view.rate, view.limit)),
+            Text(drops, style="bold red" if view.drops_per_s else ""),
+            force,
+        )
     return table
 
 
@@ -191,9 +235,17 @@ def _links(links: Sequence[LinkView], width: int) -> Table:
     table = _table("link", ("rate", "right"), ("declared", "right"), "share", ("drops/s", "right"), "state")
     for view in links:
         name = f"{view.sender} → {view.receiver}"
-        state = Text("DOWN", style="bold red") if not view.up else Text("saturated" if view.saturated else "", style="red")
-        table.add_row(Text(name), amount(view.rate_bps), amount(view.limit_bps), bar(view.share),
-                      Text(f"{view.drops_per_s:.0f}", style="red" if view.drops_per_s else "dim"), state)  # fmt: skip
+        state = (
+            Text("DOWN", style="bold red") if not view.up else Text("saturated" if view.saturated else "", style="red")
+        )
+        table.add_row(
+            Text(name),
+            amount(view.rate_bps),
+            amount(view.limit_bps),
+            bar(view.share),
+            Text(f"{view.drops_per_s:.0f}", style="red" if view.drops_per_s else "dim"),
+            state,
+        )
     return table
 
 
@@ -203,13 +255,19 @@ def _nodes(nodes: Sequence[NodeView], width: int) -> Table:
     table = _table(*columns, *(["CPU of limit", "memory of limit"] if wide else []), ("throttled", "right"))
     for view in nodes:
         cells: list[RenderableType] = [
-            Text(view.name, style="bold" if view.up else "bold red"), Text(view.role), Text(view.cohort or "–"),
-            "DOWN" if not view.up else "–" if view.cpu_cores is None else f"{view.cpu_cores:.2f}", memory(view.memory_bytes),
-        ]  # fmt: skip
+            Text(view.name, style="bold" if view.up else "bold red"),
+            Text(view.role),
+            Text(view.cohort or "–"),
+            "DOWN" if not view.up else "–" if view.cpu_cores is None else f"{view.cpu_cores:.2f}",
+            memory(view.memory_bytes),
+        ]
         if wide:
-            cells += [bar(share(view.cpu_cores, view.cpu_limit_cores)) if view.cpu_limit_cores else Text("no limit", "dim"),
-                      bar(share(view.memory_bytes, view.memory_limit_bytes)) if view.memory_limit_bytes
-                      else Text("no limit", "dim")]  # fmt: skip
+            cells += [
+                bar(share(view.cpu_cores, view.cpu_limit_cores)) if view.cpu_limit_cores else Text("no limit", "dim"),
+                bar(share(view.memory_bytes, view.memory_limit_bytes))
+                if view.memory_limit_bytes
+                else Text("no limit", "dim"),
+            ]
         table.add_row(*cells, "–" if view.throttled is None else f"{view.throttled * 100:.0f}%")
     return table
 
@@ -218,8 +276,14 @@ def _traffic(flows: Sequence[TrafficView]) -> Table:
     table = _table("flow", "from → to", "pattern", "state", ("target", "right"), ("source sends", "right"))
     for view in flows:
         state = Text("running", style="green") if view.running else Text("stopped", style="dim")
-        table.add_row(Text(view.name, style="bold"), Text(f"{view.source} → {view.destination}"), Text(view.pattern), state,
-                      amount(view.target_bps), amount(view.source_bps))  # fmt: skip
+        table.add_row(
+            Text(view.name, style="bold"),
+            Text(f"{view.source} → {view.destination}"),
+            Text(view.pattern),
+            state,
+            amount(view.target_bps),
+            amount(view.source_bps),
+        )
     return table
 
 
@@ -234,12 +298,20 @@ def lines(frame: Frame) -> list[str]:
         rounds = "" if view.round is None else f" round {view.round}/{view.rounds if view.rounds is not None else '?'}"
         accuracy = "" if view.accuracy is None else f" accuracy {view.accuracy * 100:.1f}%"
         loss = "" if view.loss is None else f" loss {view.loss:.3f}"
-        found.append(f"{clock} cohort {view.name} ({view.server}): {view.state}{rounds}{accuracy}{loss} "
-                     f"up {amount(view.up_bps)}/{amount(view.up_limit_bps)} "
-                     f"down {amount(view.down_bps)}/{amount(view.down_limit_bps)} bit/s")  # fmt: skip
-    found += [f"{clock} meter {view.name} {view.direction}: offered {amount(view.rate, view.unit)} of "
-              f"{amount(view.limit, view.unit)} {view.unit}, {view.drops_per_s:.0f} drops/s"
-              for view in frame.meters if view.drops_per_s]  # fmt: skip
-    found += [f"{clock} link {view.sender} → {view.receiver}: {amount(view.rate_bps)} of {amount(view.limit_bps)} bit/s"
-              for view in frame.links if view.saturated]  # fmt: skip
+        found.append(
+            f"{clock} cohort {view.name} ({view.server}): {view.state}{rounds}{accuracy}{loss} "
+            f"up {amount(view.up_bps)}/{amount(view.up_limit_bps)} "
+            f"down {amount(view.down_bps)}/{amount(view.down_limit_bps)} bit/s"
+        )
+    found += [
+        f"{clock} meter {view.name} {view.direction}: offered {amount(view.rate, view.unit)} of "
+        f"{amount(view.limit, view.unit)} {view.unit}, {view.drops_per_s:.0f} drops/s"
+        for view in frame.meters
+        if view.drops_per_s
+    ]
+    found += [
+        f"{clock} link {view.sender} → {view.receiver}: {amount(view.rate_bps)} of {amount(view.limit_bps)} bit/s"
+        for view in frame.links
+        if view.saturated
+    ]
     return found

@@ -19,9 +19,19 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
-         "--remote-debugging-port=0"]  # fmt: skip
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--remote-debugging-port=0",
+]
 START_S, CALL_S = 30.0, 30.0
 
 
@@ -32,8 +42,11 @@ class Browser:
         program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
         assert program, "Chromium is needed for these tests: apt-get install chromium"
         self._folder = tempfile.TemporaryDirectory(prefix="cohortnet-browser-")
-        self._process = subprocess.Popen([program, *FLAGS, f"--user-data-dir={self._folder.name}", "about:blank"],
-                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        self._process = subprocess.Popen(
+            [program, *FLAGS, f"--user-data-dir={self._folder.name}", "about:blank"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         self._open = contextlib.ExitStack()
         self._number = 0
         self.requests: list[str] = []
@@ -122,7 +135,9 @@ class Browser:
     def look_like(self, width: int, height: int, *, scheme: str = "light", media: str = "") -> None:
         """Size of the window, light or dark, screen or print."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.call("Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.call(
+            "Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}]
+        )
 
     def picture(self, path: Path, *, whole: bool = False) -> None:
         """The page as PNG: what the window shows, or all of it."""

@@ -48,19 +48,34 @@ class Made:
             with SeriesWriter(folder) as writer:
                 writer.write(table_of(self._series()))
         manifest = {
-            "run": folder.name, "state": self.state, "testbed": "made", "runtime": "namespace", "complete": True,
-            "not_applied": [], "machine": {"cores": 2}, "series": {"missed_scrapes": 0} if self.series else None,
-            "intent": {"id": folder.name, "intentID": "made", "cohort": "1", "server": "fed.1", "state": self.state,
-                       "clients": self.client_names, "reason": self.reason, "nodes_at_fault": [],
-                       "config": {"num-server-rounds": self.rounds, "model": "lenet", "dataset": "fashionmnist"},
-                       "goal": {"accuracy": None}},
-        }  # fmt: skip
+            "run": folder.name,
+            "state": self.state,
+            "testbed": "made",
+            "runtime": "namespace",
+            "complete": True,
+            "not_applied": [],
+            "machine": {"cores": 2},
+            "series": {"missed_scrapes": 0} if self.series else None,
+            "intent": {
+                "id": folder.name,
+                "intentID": "made",
+                "cohort": "1",
+                "server": "fed.1",
+                "state": self.state,
+                "clients": self.client_names,
+                "reason": self.reason,
+                "nodes_at_fault": [],
+                "config": {"num-server-rounds": self.rounds, "model": "lenet", "dataset": "fashionmnist"},
+                "goal": {"accuracy": None},
+            },
+        }
         (folder / "manifest.json").write_text(json.dumps(manifest))
         return folder
 
     def _event(self, time: float, kind: str, **values: Any) -> None:
-        self.events.append({"seq": len(self.events) + 1, "time": BEGAN + time, "node": "fed.1", "run": "r", "kind": kind,
-                            **values})  # fmt: skip
+        self.events.append(
+            {"seq": len(self.events) + 1, "time": BEGAN + time, "node": "fed.1", "run": "r", "kind": kind, **values}
+        )
 
     def _happen(self) -> None:
         names = self.client_names
@@ -89,34 +104,81 @@ class Made:
         for place, name in enumerate(names):
             # The last client takes five times as long as the others: a straggler where there are three or more.
             seconds = 5.0 if place == len(names) - 1 else 1.0
-            self._event(start + seconds, "client.reply", round=number, phase="train", client=name, seconds=seconds,
-                        bytes_down=MODEL, bytes_up=MODEL, num_examples=2000,
-                        metrics={"loss": 1.0 / number, "accuracy": 0.5}, error=None)  # fmt: skip
+            self._event(
+                start + seconds,
+                "client.reply",
+                round=number,
+                phase="train",
+                client=name,
+                seconds=seconds,
+                bytes_down=MODEL,
+                bytes_up=MODEL,
+                num_examples=2000,
+                metrics={"loss": 1.0 / number, "accuracy": 0.5},
+                error=None,
+            )
         total = MODEL * len(names)
-        self._event(start + 5, "phase.finished", round=number, phase="train", seconds=5.0, replies=len(names), errors=0,
-                    bytes_down=total, bytes_up=total)  # fmt: skip
+        self._event(
+            start + 5,
+            "phase.finished",
+            round=number,
+            phase="train",
+            seconds=5.0,
+            replies=len(names),
+            errors=0,
+            bytes_down=total,
+            bytes_up=total,
+        )
         self._event(start + 5.1, "aggregate.finished", round=number, phase="train", seconds=0.1)
         for place, name in enumerate(names):
-            self._event(start + 6, "client.reply", round=number, phase="evaluate", client=name, seconds=0.5,
-                        bytes_down=MODEL, bytes_up=200, num_examples=222,
-                        metrics={"loss": 1.0 / number, "accuracy": min(0.2 * number + 0.01 * place, 1.0)}, error=None)
-        self._event(start + 6, "phase.finished", round=number, phase="evaluate", seconds=0.9, replies=len(names), errors=0,
-                    bytes_down=total, bytes_up=200 * len(names))  # fmt: skip
+            self._event(
+                start + 6,
+                "client.reply",
+                round=number,
+                phase="evaluate",
+                client=name,
+                seconds=0.5,
+                bytes_down=MODEL,
+                bytes_up=200,
+                num_examples=222,
+                metrics={"loss": 1.0 / number, "accuracy": min(0.2 * number + 0.01 * place, 1.0)},
+                error=None,
+            )
+        self._event(
+            start + 6,
+            "phase.finished",
+            round=number,
+            phase="evaluate",
+            seconds=0.9,
+            replies=len(names),
+            errors=0,
+            bytes_down=total,
+            bytes_up=200 * len(names),
+        )
         self._event(start + 7, "server_evaluate.finished", round=number, seconds=1.0)
-        self._event(start + 7, "round.metrics", round=number, source="server",
-                    metrics={"loss": 2.0 / number, "accuracy": 0.2 * number})  # fmt: skip
+        self._event(
+            start + 7,
+            "round.metrics",
+            round=number,
+            source="server",
+            metrics={"loss": 2.0 / number, "accuracy": 0.2 * number},
+        )
         self._event(start + 7.5, "round.finished", round=number, seconds=7.5)
 
     def _inventory(self) -> dict[str, Any]:
         nodes = [{"name": "fed.1", "role": "server", "cohort": "1", "switch": "s1", "memory_bytes": 2**30, "cpu": 1.0}]
         links: list[dict[str, Any]] = [_link("fed.1", 100_000_000)]
         for name in self.client_names:
-            nodes.append({"name": name, "role": "client", "cohort": "1", "switch": "s1", "memory_bytes": 2**29, "cpu": None})
+            nodes.append(
+                {"name": name, "role": "client", "cohort": "1", "switch": "s1", "memory_bytes": 2**29, "cpu": None}
+            )
             links.append(_link(name, 10_000_000))
         cohorts = [{"name": "1", "server": "fed.1", "clients": self.client_names}]
         for number in range(2, self.cohorts + 1):
             cohorts.append({"name": str(number), "server": f"fed.{number}", "clients": []})
-        meters = [{"name": "m", "target": {"kind": "cohort", "name": "1"}, "direction": "up", "rate": LIMIT, "unit": "bit/s"}]
+        meters = [
+            {"name": "m", "target": {"kind": "cohort", "name": "1"}, "direction": "up", "rate": LIMIT, "unit": "bit/s"}
+        ]
         return {"nodes": nodes, "links": links, "cohorts": cohorts, "meters": meters}
 
     def _series(self) -> list[tuple[dict[str, str], Any, Any]]:
@@ -125,7 +187,9 @@ class Made:
         found: list[tuple[dict[str, str], Any, Any]] = []
 
         def add(metric: str, values: Any, **labels: str) -> None:
-            found.append(({"__name__": metric, "testbed": "made", **labels}, times, np.broadcast_to(values, times.shape)))
+            found.append(
+                ({"__name__": metric, "testbed": "made", **labels}, times, np.broadcast_to(values, times.shape))
+            )
 
         for number in range(1, self.cohorts + 1):
             who = {"node": f"fed.{number}", "role": "server", "cohort": str(number)}
@@ -140,15 +204,48 @@ class Made:
                 add(f"node_network_{way}_bytes_total", since * 125_000.0 / self.clients, **who, device=f"{name}-eth0")
             add("container_cpu_usage_seconds_total", since * 0.1, **who)
             add("container_memory_working_set_bytes", (40.0 + place) * 2**20, **who)
-            add("tcp_rtt", 20.0 + place, node="fed.1", role="server", cohort="1", flow="fl", local="10.0.0.1:6000",
-                remote=f"10.0.1.{place}:40000", peer=name)  # fmt: skip
-            add("cohortnet_link_bytes_total", since * 125_000.0 / self.clients, link=f"{name}--s1", a=name, b="s1",
-                direction="a_to_b")  # fmt: skip
+            add(
+                "tcp_rtt",
+                20.0 + place,
+                node="fed.1",
+                role="server",
+                cohort="1",
+                flow="fl",
+                local="10.0.0.1:6000",
+                remote=f"10.0.1.{place}:40000",
+                peer=name,
+            )
+            add(
+                "cohortnet_link_bytes_total",
+                since * 125_000.0 / self.clients,
+                link=f"{name}--s1",
+                a=name,
+                b="s1",
+                direction="a_to_b",
+            )
             add("cohortnet_link_rate_bits_per_second", 1e7, link=f"{name}--s1", a=name, b="s1", direction="a_to_b")
         rates = np.where(times < BEGAN + 10, LIMIT, LIMIT / 4)
-        add("cohortnet_meter_rate", rates, meter="m", direction="up", kind="cohort", target="1", unit="bit/s", in_force="drop")
-        add("cohortnet_meter_band_drop_packets_total", since * 2, meter="m", direction="up", kind="cohort", target="1",
-            switch="s1", meter_id="1", band="0")  # fmt: skip
+        add(
+            "cohortnet_meter_rate",
+            rates,
+            meter="m",
+            direction="up",
+            kind="cohort",
+            target="1",
+            unit="bit/s",
+            in_force="drop",
+        )
+        add(
+            "cohortnet_meter_band_drop_packets_total",
+            since * 2,
+            meter="m",
+            direction="up",
+            kind="cohort",
+            target="1",
+            switch="s1",
+            meter_id="1",
+            band="0",
+        )
         return found
 
 
@@ -159,7 +256,7 @@ def _link(node: str, rate_bps: int) -> dict[str, Any]:
 
 def hostile(number: int) -> str:
     """A name that would do harm where it is not escaped."""
-    return f"<img src=x onerror=\"window.hacked=1\">'&{number}</script><script>window.hacked=1</script>"
+    return f'<img src=x onerror="window.hacked=1">\'&{number}</script><script>window.hacked=1</script>'
 
 
 KINDS: dict[str, Made] = {
@@ -169,5 +266,16 @@ KINDS: dict[str, Made] = {
     "50 clients": Made(clients=50, rounds=20, cohorts=9),
     "hostile names": Made(names=hostile, reason="</style></title><script>window.hacked=1</script>"),
 }
-SECTIONS: Sequence[str] = ("headline", "learning", "durations", "traffic", "latency", "nodes", "timeline", "clients",
-                           "declared", "gaps", "manifest")  # fmt: skip
+SECTIONS: Sequence[str] = (
+    "headline",
+    "learning",
+    "durations",
+    "traffic",
+    "latency",
+    "nodes",
+    "timeline",
+    "clients",
+    "declared",
+    "gaps",
+    "manifest",
+)

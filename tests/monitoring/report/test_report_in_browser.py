@@ -23,8 +23,10 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("reports")
-    return {kind: write_report(made.write(folder / f"run-{place}"), folder / f"{place}.html")
-            for place, (kind, made) in enumerate(KINDS.items())}  # fmt: skip
+    return {
+        kind: write_report(made.write(folder / f"run-{place}"), folder / f"{place}.html")
+        for place, (kind, made) in enumerate(KINDS.items())
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -37,21 +39,27 @@ def test_it_shows_every_section_asks_for_nothing_and_complains_of_nothing(
     assert browser.complaints == []
     for section in SECTIONS:
         height, words = browser.run(
-            f"(()=>{{const e=document.getElementById('{section}');return [e.offsetHeight,e.innerText.trim().length]}})()"
+            f"(e=>[e.offsetHeight,e.innerText.trim().length])(document.getElementById('{section}'))"
         )
         assert height > 30 and words > 20, f"{section} is empty: {height} px, {words} letters"
-    axes = browser.run("[...document.querySelectorAll('svg.chart:not(.lanes)')].map(s=>[...s.querySelectorAll('.axis-title')]"
-                       ".map(t=>t.textContent.trim()).filter(t=>t).length)")  # fmt: skip
+    axes = browser.run(
+        "[...document.querySelectorAll('svg.chart:not(.lanes)')].map(s=>[...s.querySelectorAll('.axis-title')]"
+        ".map(t=>t.textContent.trim()).filter(t=>t).length)"
+    )
     assert axes and all(count == 2 for count in axes), f"charts with other than two titled axes: {axes}"
     assert browser.run("document.querySelectorAll('svg.chart .line[d*=NaN], svg.chart [x*=NaN]').length") == 0
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_only_tables_and_charts_scroll_sideways_never_the_page(browser: Browser, pages: dict[str, Path], width: int) -> None:
+def test_only_tables_and_charts_scroll_sideways_never_the_page(
+    browser: Browser, pages: dict[str, Path], width: int
+) -> None:
     browser.look_like(width, 800)
     browser.open(pages["50 clients"])
     assert browser.run("document.documentElement.scrollWidth") <= width
-    table = browser.run("(()=>{const t=document.querySelector('#clients .scroll');return [t.scrollWidth,t.clientWidth]})()")
+    table = browser.run(
+        "(()=>{const t=document.querySelector('#clients .scroll');return [t.scrollWidth,t.clientWidth]})()"
+    )
     assert (table[0] > table[1]) == (width == 390), f"the table of clients is {table[0]} px in {table[1]} px"
 
 
@@ -68,21 +76,27 @@ def test_a_cohort_has_one_colour_everywhere_in_light_and_dark(browser: Browser, 
     for scheme in ("light", "dark"):
         browser.look_like(1280, 900, scheme=scheme)
         browser.open(pages["with series"])
-        lines, dots = (set(browser.run(f"[...document.querySelectorAll('{what}.k0')].map(e=>getComputedStyle(e).{style})"))
-                       for what, style in ((".line", "stroke"), (".dot", "backgroundColor")))  # fmt: skip
+        lines, dots = (
+            set(browser.run(f"[...document.querySelectorAll('{what}.k0')].map(e=>getComputedStyle(e).{style})"))
+            for what, style in ((".line", "stroke"), (".dot", "backgroundColor"))
+        )
         ground = browser.run("getComputedStyle(document.body).backgroundColor")
         assert len(lines) == 1 and lines == dots, f"{scheme}: lines {lines}, names {dots}"
         seen[scheme] = (lines.pop(), ground)
     assert seen["light"][0] != seen["dark"][0] and seen["light"][1] == "rgb(255, 255, 255)" != seen["dark"][1]
     browser.run("document.getElementById('theme').click()")
-    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)", "the switch does nothing"
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)", (
+        "the switch does nothing"
+    )
 
 
 def test_the_cross_hair_says_values_and_a_click_sorts(browser: Browser, pages: dict[str, Path]) -> None:
     browser.look_like(1280, 900)
     browser.open(pages["with series"])
-    x, y = browser.run("(()=>{const b=document.querySelector('#learning svg.chart').getBoundingClientRect();"
-                       "return [b.x+b.width*0.9,b.y+b.height/2]})()")  # fmt: skip
+    x, y = browser.run(
+        "(()=>{const b=document.querySelector('#learning svg.chart').getBoundingClientRect();"
+        "return [b.x+b.width*0.9,b.y+b.height/2]})()"
+    )
     browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
     said = browser.run("document.getElementById('tip').innerText")
     assert "round: 4" in said and "server 80 %" in said, said

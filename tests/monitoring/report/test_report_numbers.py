@@ -45,8 +45,9 @@ def test_a_record_becomes_the_numbers_that_were_put_into_it(tmp_path: pytest.Tem
     record = read_record(Made().write(tmp_path / "run"))  # type: ignore[operator]
     rounds = learning.rounds(record.events, record.start)
     assert [item.number for item in rounds] == [0, 1, 2, 3, 4]
-    assert rounds[2].seconds == pytest.approx({"train": 5.0, "aggregate": 0.1, "evaluate": 0.9, "server_evaluate": 1.0,
-                                               "round": 7.5, "rest": 0.5})  # fmt: skip
+    assert rounds[2].seconds == pytest.approx(
+        {"train": 5.0, "aggregate": 0.1, "evaluate": 0.9, "server_evaluate": 1.0, "round": 7.5, "rest": 0.5}
+    )
     assert learning.headline(rounds, "accuracy") == ("server", 4, pytest.approx(0.8))
     clients = learning.clients(record.events, record.clients, record.start)
     assert [client.stragglers for client in clients] == [0, 0, 0, 4]
@@ -66,9 +67,13 @@ def test_a_record_becomes_the_numbers_that_were_put_into_it(tmp_path: pytest.Tem
     assert (delay.declared, delay.measured, delay.verdict) == ("16 ms", "20 ms", "reached")
 
 
-@pytest.mark.parametrize(("peak", "seconds", "verdict"), [(0.5, 60, "not tested"), (0.95, 60, "within"),
-                                                          (1.8, 1, "within"), (1.8, 20, "above")])  # fmt: skip
-def test_a_meter_is_judged_with_its_burst(peak: float, seconds: int, verdict: str, tmp_path: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize(
+    ("peak", "seconds", "verdict"),
+    [(0.5, 60, "not tested"), (0.95, 60, "within"), (1.8, 1, "within"), (1.8, 20, "above")],
+)
+def test_a_meter_is_judged_with_its_burst(
+    peak: float, seconds: int, verdict: str, tmp_path: pytest.TempPathFactory
+) -> None:
     record = read_record(Made(series=False).write(tmp_path / "run"))  # type: ignore[operator]
     rates = np.zeros(120)
     rates[30 : 30 + seconds] = LIMIT * peak
@@ -82,8 +87,17 @@ def test_series_without_samples_are_no_series() -> None:
     assert Samples({}).grid().size == 0 and summed_rate([], np.arange(5.0)) is None
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.0, "0"), (1234567.0, "1\u202f234\u202f567"), (0.001234, "0.00123"),
-                                             (99.94, "99.9"), (None, "–"), (float("nan"), "–")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (1234567.0, "1\u202f234\u202f567"),
+        (0.001234, "0.00123"),
+        (99.94, "99.9"),
+        (None, "–"),
+        (float("nan"), "–"),
+    ],
+)
 def test_numbers_for_people(value: float | None, text: str) -> None:
     assert scale.number(value, 7 if value and value > 1e6 else 3) == text
 

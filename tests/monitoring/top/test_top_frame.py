@@ -18,15 +18,29 @@ from monitoring.top.reading import Growth, take
 from monitoring.top.services import Progress, Services, Told, follow
 
 NODE = ["testbed", "node", "role", "cohort"]
-WHO = {"fed.1": ["t", "fed.1", "server", "1"], "fc.10": ["t", "fc.10", "client", "1"], "fc.11": ["t", "fc.11", "client", "1"],
-       "app.1": ["t", "app.1", "traffic-client", ""]}  # fmt: skip
+WHO = {
+    "fed.1": ["t", "fed.1", "server", "1"],
+    "fc.10": ["t", "fc.10", "client", "1"],
+    "fc.11": ["t", "fc.11", "client", "1"],
+    "app.1": ["t", "app.1", "traffic-client", ""],
+}
 INVENTORY: dict[str, Any] = {
-    "testbed": "t", "state": "up", "core": {"controller": {"kind": "builtin"}}, "published": [],
+    "testbed": "t",
+    "state": "up",
+    "core": {"controller": {"kind": "builtin"}},
+    "published": [],
     "nodes": [{"name": who[1], "role": who[2], "cohort": who[3] or None} for who in WHO.values()],
     "cohorts": [{"name": "1", "server": "fed.1", "clients": ["fc.10", "fc.11"]}],
-    "links": [{"name": "fed.1--s", "a": "fed.1", "b": "s", "a_to_b": {"rate_bps": 10_000_000},
-               "b_to_a": {"rate_bps": 20_000_000}}],
-}  # fmt: skip
+    "links": [
+        {
+            "name": "fed.1--s",
+            "a": "fed.1",
+            "b": "s",
+            "a_to_b": {"rate_bps": 10_000_000},
+            "b_to_a": {"rate_bps": 20_000_000},
+        }
+    ],
+}
 
 
 def collection(step: int) -> Iterator[Metric]:
@@ -43,37 +57,60 @@ def collection(step: int) -> Iterator[Metric]:
         memory.add_metric(who, 2**20 * (100 - number))
         up.add_metric(who, 0 if name == "fc.11" else 1)
     link = ["testbed", "link", "a", "b", "direction"]
-    octets, rate = CounterMetricFamily("cohortnet_link_bytes", "", labels=link), GaugeMetricFamily(
-        "cohortnet_link_rate_bits_per_second", "", labels=link)  # fmt: skip
+    octets, rate = (
+        CounterMetricFamily("cohortnet_link_bytes", "", labels=link),
+        GaugeMetricFamily("cohortnet_link_rate_bits_per_second", "", labels=link),
+    )
     octets.add_metric(["t", "fed.1--s", "fed.1", "s", "a_to_b"], step * 1_200_000)
     rate.add_metric(["t", "fed.1--s", "fed.1", "s", "a_to_b"], 10_000_000)
     flow = ["testbed", "flow", "source", "destination", "pattern"]
-    target, running = (GaugeMetricFamily(f"cohortnet_traffic_{name}", "", labels=flow)
-                       for name in ("target_bits_per_second", "running"))  # fmt: skip
+    target, running = (
+        GaugeMetricFamily(f"cohortnet_traffic_{name}", "", labels=flow)
+        for name in ("target_bits_per_second", "running")
+    )
     target.add_metric(["t", "background", "app.1", "appserv.0", "constant"], 20e6)
     running.add_metric(["t", "background", "app.1", "appserv.0", "constant"], 1)
     yield from (received, sent, cpu, memory, up, octets, rate, target, running)
 
 
 def meter(dropped: int, octets: int, name: str = "m") -> dict[str, Any]:
-    return {"name": name, "target": {"kind": "cohort", "name": "1"}, "direction": "up", "unit": "bit/s", "rate": 2_000_000,
-            "in_force": "drop", "pending": False,
-            "entries": [{"direction": "up", "bytes": octets, "packets": 1, "bands": [{"packets": dropped}]}]}  # fmt: skip
+    return {
+        "name": name,
+        "target": {"kind": "cohort", "name": "1"},
+        "direction": "up",
+        "unit": "bit/s",
+        "rate": 2_000_000,
+        "in_force": "drop",
+        "pending": False,
+        "entries": [{"direction": "up", "bytes": octets, "packets": 1, "bands": [{"packets": dropped}]}],
+    }
 
 
 def picture(name: str = "1") -> Frame:
-    intent = {"id": "run-1", "intentID": "i", "state": "running", "cohort": "1", "server": "fed.1", "clients": ["fc.10", "fc.11"],
-              "created": 1.0, "config": {"num-server-rounds": 9}}  # fmt: skip
+    intent = {
+        "id": "run-1",
+        "intentID": "i",
+        "state": "running",
+        "cohort": "1",
+        "server": "fed.1",
+        "clients": ["fc.10", "fc.11"],
+        "created": 1.0,
+        "config": {"num-server-rounds": 9},
+    }
     old = {**intent, "id": "run-0", "state": "failed", "created": 5.0}
     progress = {"run-1": Progress(round=3, phase="train", joined=2, accuracy=0.5, loss=1.25)}
-    told = Told([intent, old], progress, [meter(30, 750_000)], 12.0, [meter(10, 250_000)], 10.0, ["MLFO: does not answer"])
+    told = Told(
+        [intent, old], progress, [meter(30, 750_000)], 12.0, [meter(10, 250_000)], 10.0, ["MLFO: does not answer"]
+    )
     return build(INVENTORY, Growth(take(collection(0), 100.0), take(collection(2), 102.0)), told, 1_790_000_000.0, 0.01)
 
 
 def test_rates_limits_and_states() -> None:
     frame = picture()
     (cohort,) = frame.cohorts
-    assert (cohort.run, cohort.state, cohort.round, cohort.rounds) == ("run-1", "running", 3, 9), "the live run, not the newest"
+    assert (cohort.run, cohort.state, cohort.round, cohort.rounds) == ("run-1", "running", 3, 9), (
+        "the live run, not the newest"
+    )
     assert cohort.up_bps == pytest.approx(1e6), "what the server received"
     assert cohort.down_bps == pytest.approx(2e6 + 3e6), "what both clients received"
     assert (cohort.up_limit_bps, cohort.up_limit_kind) == (2e6, "meter"), "tighter than the link's 20 Mbit/s"
@@ -118,12 +155,13 @@ def test_markup_in_names_is_drawn_as_text() -> None:
 def test_progress_keeps_the_server_s_own_evaluation_over_the_clients() -> None:
     progress = Progress()
     for event in (
-        {"kind": "client.joined", "joined": 2}, {"kind": "phase.started", "round": 1, "phase": "train"},
+        {"kind": "client.joined", "joined": 2},
+        {"kind": "phase.started", "round": 1, "phase": "train"},
         {"kind": "round.metrics", "round": 1, "source": "train", "metrics": {"train_loss": 3.0}},
         {"kind": "client.reply", "error": "lost"},
         {"kind": "round.metrics", "round": 1, "source": "server", "metrics": {"loss": 2.0, "accuracy": 0.3}},
         {"kind": "round.metrics", "round": 2, "source": "distributed", "metrics": {"loss": 9.0, "accuracy": 0.9}},
-    ):  # fmt: skip
+    ):
         follow(progress, {"seq": progress.since + 1, **event})
     assert (progress.round, progress.joined, progress.failures, progress.since) == (1, 2, 1, 6)
     assert (progress.loss, progress.accuracy, progress.source) == (2.0, 0.3, "server")
@@ -132,7 +170,10 @@ def test_progress_keeps_the_server_s_own_evaluation_over_the_clients() -> None:
 def test_services_that_are_away_are_named_and_end_quickly() -> None:
     with socket.socket() as taken:  # bound and not listening: whoever connects is refused
         taken.bind(("127.0.0.1", 0))
-        inventory = {**INVENTORY, "published": [{"node": None, "host": "127.0.0.1", "host_port": taken.getsockname()[1]}]}
+        inventory = {
+            **INVENTORY,
+            "published": [{"node": None, "host": "127.0.0.1", "host_port": taken.getsockname()[1]}],
+        }
         services = Services(inventory, 0.05)
         services.start()
         try:

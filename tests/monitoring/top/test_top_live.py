@@ -60,7 +60,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def run(runs: Path) -> str:
     """A run that has begun."""
-    sent = cohortnet("intent", "send", "intents/drilling.yaml", "--cohort", "1", "--numround", "3", "--testbed", NAME, "--json")
+    sent = cohortnet(
+        "intent", "send", "intents/drilling.yaml", "--cohort", "1", "--numround", "3", "--testbed", NAME, "--json"
+    )
     identity = json.loads(sent.stdout)["id"]
     return str(identity)
 
@@ -89,7 +91,9 @@ def test_json_follows_a_run_with_rates_against_the_meter(run: str) -> None:
 def test_once_prints_one_picture_and_pipes_get_lines(run: str) -> None:
     once = cohortnet("top", "--testbed", NAME, "--once")
     assert once.stdout.count("Cohorts (bit/s arrived / limit") == 1 and "lab" in once.stdout
-    process = subprocess.Popen([*COHORTNET, "top", "--testbed", NAME, "--period", "0.3"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*COHORTNET, "top", "--testbed", NAME, "--period", "0.3"], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(3)]
     process.send_signal(signal.SIGINT)
@@ -104,8 +108,14 @@ def test_in_a_terminal_it_draws_sorts_and_leaves_the_terminal_as_it_was(run: str
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
         before = termios.tcgetattr(slave)
         environment = {**os.environ, "TERM": "xterm-256color"}
-        process = subprocess.Popen([*COHORTNET, "top", "--testbed", NAME, "--period", "0.5"], stdin=slave, stdout=slave,
-                                   stderr=slave, env=environment, start_new_session=True)  # fmt: skip
+        process = subprocess.Popen(
+            [*COHORTNET, "top", "--testbed", NAME, "--period", "0.5"],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment,
+            start_new_session=True,
+        )
         read_until(master, b"Nodes by CPU")
         os.write(master, b"s")
         read_until(master, b"Nodes by memory")
@@ -148,8 +158,12 @@ def test_the_report_of_that_run_has_rates_rtt_cpu_and_no_empty_section(run: str,
 
 
 def test_it_ends_with_the_testbed(runs: Path) -> None:
-    process = subprocess.Popen([*COHORTNET, "top", "--testbed", NAME, "--period", "0.3"], stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    process = subprocess.Popen(
+        [*COHORTNET, "top", "--testbed", NAME, "--period", "0.3"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert process.stdout is not None
     process.stdout.readline()
     cohortnet("down", NAME)
