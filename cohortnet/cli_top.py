@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -23,6 +24,12 @@ def top(
     q quits, s sorts the nodes by CPU or memory. Without a terminal it prints plain lines. --json prints one object.
     """
     need_root()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # SIGTERM ends it as Ctrl-C does: with the terminal as it was.
+    signal.signal(signal.SIGTERM, interrupt)
     from monitoring.inventory import InventoryError
     from monitoring.top import live, view
     from topology.inventory import inventory_path

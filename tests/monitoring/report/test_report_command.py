@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.monitoring.report.made import Made
 
 
@@ -54,3 +56,11 @@ def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = report("r", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "file" / "x.html"))
     assert done.returncode == 2 and "--out" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["report", "top"])
+def test_help_has_an_example(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cohortnet", command, "--help"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0 and f"cohortnet {command}" in done.stdout and "Example: " in done.stdout

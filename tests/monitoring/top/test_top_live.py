@@ -7,13 +7,13 @@ import json
 import os
 import pty
 import select
-import signal
 import struct
 import subprocess
 import sys
 import termios
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,19 +91,28 @@ def test_json_follows_a_run_with_rates_against_the_meter(run: str) -> None:
 def test_once_prints_one_picture_and_pipes_get_lines(run: str) -> None:
     once = cohortnet("top", "--testbed", NAME, "--once")
     assert once.stdout.count("Cohorts (bit/s arrived / limit") == 1 and "lab" in once.stdout
-    process = subprocess.Popen(
-        [*COHORTNET, "top", "--testbed", NAME, "--period", "0.3"], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(3)]
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
-    process.stdout.close()
+    with started("--period", "0.3") as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        process.terminate()
+        assert process.wait(20) == 130
     assert NAME in lines[0] and any("cohort 1 (fed.1)" in line for line in lines)
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`cohortnet top` that runs on; ended with the block, whatever happens in it."""
+    command = [*COHORTNET, "top", "--testbed", NAME, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_in_a_terminal_it_draws_sorts_and_leaves_the_terminal_as_it_was(run: str) -> None:
     master, slave = pty.openpty()
+    process = None
     try:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
         before = termios.tcgetattr(slave)
@@ -124,6 +133,9 @@ def test_in_a_terminal_it_draws_sorts_and_leaves_the_terminal_as_it_was(run: str
         assert process.wait(20) == 0 and b"Traceback" not in tail
         assert termios.tcgetattr(slave) == before
     finally:
+        if process is not None:
+            process.kill()
+            process.wait(10)
         os.close(master)
         os.close(slave)
 
@@ -158,14 +170,9 @@ def test_the_report_of_that_run_has_rates_rtt_cpu_and_no_empty_section(run: str,
 
 
 def test_it_ends_with_the_testbed(runs: Path) -> None:
-    process = subprocess.Popen(
-        [*COHORTNET, "top", "--testbed", NAME, "--period", "0.3"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    cohortnet("down", NAME)
-    rest, _ = process.communicate(timeout=30)
+    with started("--period", "0.3") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        cohortnet("down", NAME)
+        rest, _ = process.communicate(timeout=30)
     assert process.returncode == 0 and f"Testbed {NAME} was taken down." in rest and "Traceback" not in rest, rest
