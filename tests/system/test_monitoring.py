@@ -66,6 +66,13 @@ def url_of(inventory: dict[str, Any]) -> str:
     return f"http://{inventory['monitoring']['prometheus_address']}"
 
 
+def answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=2).status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
 def processes(words: str) -> list[int]:
     """Pids of the processes whose command line has these words."""
     found = []
@@ -164,7 +171,7 @@ def test_prometheus_killed_comes_back_and_without_it_runs_go_on_and_say_so(
     (old,) = processes(words)
     os.kill(old, signal.SIGKILL)
     wait_for(lambda: processes(words) not in ([], [old]), 15, "it is started again")
-    wait_for(lambda: requests.get(f"{url}/-/ready", timeout=2).status_code == 200, 15)
+    wait_for(lambda: answers(f"{url}/-/ready"), 30)
     assert "it is started again" in run("logs", "monitoring", "--testbed", name).stdout
     # Without the daemon there is no Prometheus either, whatever ended it.
     (daemon,) = processes(f"monitoring --inventory /run/cohortnet/{name}/")
