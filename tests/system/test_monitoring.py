@@ -130,14 +130,17 @@ def test_everything_is_scraped_and_a_run_keeps_its_series(measured: tuple[dict[s
     sent = sum(int(row["bytes_down"] or 0) for row in rounds)
     ((_, (times, values)),) = series.select("node_network_transmit_bytes_total", node="fed.1").items()
     assert sent <= values[-1] - values[0] <= 1.2 * sent + 500_000
-    assert np.diff(times).max() < 3.0, f"a gap of {np.diff(times).max():.1f} s at a period of 1 s"
+    # A busy machine may lose scrapes; never silently.
+    up = np.concatenate([values for _, values in series.select("up").values()])
+    assert summary["missed_scrapes"] == (up == 0).sum() < 0.1 * len(up)
+    if np.diff(times).max() > 1.6:
+        assert summary["overruns"] > 0, f"a gap of {np.diff(times).max():.1f} s at a period of 1 s, and nobody said it"
     # The last accuracy is the one in the tables; series of other runs are not there.
     ((labels, (_, accuracies)),) = series.select("model_accuracy", source="server", role="server").items()
     assert dict(labels)["run"] == folder.name == manifest["run"]
     assert accuracies[-1] == pytest.approx(float(rounds[-1]["server_accuracy"]), abs=1e-6)
     assert {"tcp_rtt", "tcprtt_bucket", "fl_round", "mlfo_intents", "cohortnet_link_bytes_total",
             "cohortnet:cohort_transmit:bits_per_second"} <= set(series.metrics)  # fmt: skip
-    assert summary["missed_scrapes"] == 0
 
 
 def test_targets_follow_an_inventory_that_is_rewritten(measured: tuple[dict[str, Any], Path]) -> None:
