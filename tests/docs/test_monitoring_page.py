@@ -1,4 +1,4 @@
-"""docs/monitoring.md as it stands there: every command, its Python, and both of its testbed files, on a real testbed."""
+"""docs/monitoring.md as it stands there: each command, its Python, both of its testbed files, on a real testbed."""
 
 from __future__ import annotations
 
