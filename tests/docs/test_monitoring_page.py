@@ -27,7 +27,7 @@ def test_the_page_s_commands_work_in_their_order(tmp_path: Path) -> None:
     ports = {"9090": free_port(), "9100": free_port()}
     own = tmp_path / "page.yaml"
     own.write_text(json.dumps({
-        "name": NAME, "runtime": "namespace", "preset": {"cohorts": 2, "clients": 8, "campuses": 2}, "publish": [],
+        "name": NAME, "runtime": "namespace", "preset": {"cohorts": 1, "clients": 4, "campuses": 1}, "publish": [],
         "controller": {"rest_host_port": free_port()},
         "monitoring": {"port": ports["9090"], "exporter_port": ports["9100"], "period": "2 s"},
     }))  # fmt: skip
