@@ -7,6 +7,7 @@ alone, so that an inventory may grow. Never writes it, never waits for it.
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,6 +33,7 @@ class Node:
     management_address: str
     interface: str
     switch: str
+    runtime: str
     pid: int | None
     cgroups: tuple[str, ...]
 
@@ -122,9 +124,9 @@ class Inventory:
         return {node.name: node for node in self.nodes}
 
     @cached_property
-    def by_address(self) -> Mapping[str, Node]:
-        """Nodes by their address in the emulated network."""
-        return {node.address: node for node in self.nodes}
+    def names_by_address(self) -> Mapping[bytes, str]:
+        """Names of nodes by their address in the emulated network (four bytes)."""
+        return {socket.inet_aton(node.address): node.name for node in self.nodes}
 
     @property
     def period_s(self) -> float:
@@ -160,7 +162,8 @@ def parse(data: Mapping[str, Any], subject: str = "inventory") -> Inventory:
 def _parse(data: Mapping[str, Any]) -> Inventory:
     nodes = tuple(
         Node(entry["name"], entry["role"], entry["cohort"] or "", entry["address"], entry["management_address"],
-             entry["interface"], entry["switch"], entry["pid"], tuple(entry["cgroups"]))
+             entry["interface"], entry["switch"], entry.get("runtime", data["runtime"]), entry["pid"],
+             tuple(entry["cgroups"]))
         for entry in data["nodes"]
     )  # fmt: skip
     switches = tuple(

@@ -8,7 +8,7 @@ node's interfaces, in being.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from monitoring import metrics
@@ -21,6 +21,8 @@ from monitoring.inventory import Inventory, Node
 _SERVICES = {5000: "agent", 6000: "fl", 9000: "momo"}
 _TRAFFIC_PORTS = range(5201, 5300)
 """Of the background traffic's iperf3 servers."""
+_OBSERVERS = frozenset((9100, 9200, 9300))
+"""Ports that are scraped in band: each scrape would leave a series of its own behind."""
 _USAGE = (
     (metrics.CPU_USAGE, "cpu_s"), (metrics.CPU_USER, "user_s"), (metrics.CPU_SYSTEM, "system_s"),
     (metrics.CFS_PERIODS, "periods"), (metrics.CFS_THROTTLED_PERIODS, "throttled_periods"),
@@ -68,7 +70,7 @@ class NodeProbe:
         self.labels = Labels(metrics.NODE, self._own)
         self._device = Labels(metrics.RECEIVE_BYTES.labels, (*self._own, node.device))
         self._flows: dict[tuple[int, bytes, int], Labels] = {}
-        self._peers = {socket.inet_aton(other.address): other.name for other in inventory.nodes}
+        self._peers = inventory.names_by_address
 
     @property
     def life(self) -> tuple[int, int]:
@@ -78,6 +80,11 @@ class NodeProbe:
     def alive(self) -> bool:
         """Whether the node's first process still runs, and is the one that it was."""
         return self.node.pid is not None and namespaces.inode(self.node.pid) == self._inode
+
+    def meet(self, peers: Mapping[bytes, str]) -> None:
+        """Flows name their other ends by these names from now on."""
+        self._peers = peers
+        self._flows = {}
 
     def close(self) -> None:
         """Let go of the node's namespace."""
@@ -116,6 +123,8 @@ class NodeProbe:
         """The flows' series; each round trip (ms) is also given to `observe`, with the cohort. Raises OSError."""
         seen: dict[tuple[int, bytes, int], Labels] = {}
         for flow in self.flows():
+            if flow.local_port in _OBSERVERS or flow.remote_port in _OBSERVERS:
+                continue
             key = (flow.local_port, flow.remote, flow.remote_port)
             labels = self._flows.get(key) or self._flow_labels(flow)
             seen[key] = labels

@@ -59,6 +59,8 @@ class Sampler:
         self._links = LinkBook(self._inventory)
         self._histograms: dict[str, Histogram] = {}
         self._errors = dict.fromkeys(ERRORS, 0)
+        self.period_s: float | None = None
+        """The period that a server was given, where it is another one than the inventory's."""
         self._overruns = {"slow": 0, "late": 0}
         self._collections = 0
         self._closed = self._gone = False
@@ -167,12 +169,11 @@ class Sampler:
     def _adopt(self, inventory: Inventory) -> None:
         before = self._inventory
         same = {node.name: node for node in before.nodes} if before.testbed == inventory.testbed else {}
-        addresses = [(node.name, node.address) for node in before.nodes]
-        moved = addresses != [(node.name, node.address) for node in inventory.nodes]
         for name in list(self._probes):
-            # Flows name their peers by the inventory: with other nodes, labels are made anew.
-            if moved or same.get(name) != inventory.by_name.get(name):
+            if same.get(name) != inventory.by_name.get(name):
                 self._probes.pop(name).close()
+            else:
+                self._probes[name].meet(inventory.names_by_address)
         self._inventory = inventory
         links = LinkBook(inventory)
         links.inherit(self._links)
@@ -182,10 +183,10 @@ class Sampler:
                              for node in inventory.nodes}  # fmt: skip
         self._info_labels = {
             node.name: Labels(metrics.NODE_INFO.labels, (inventory.testbed, node.name, node.role, node.cohort,
-                                                         inventory.runtime, node.address, node.switch))
+                                                         node.runtime, node.address, node.switch))
             for node in inventory.nodes
         }  # fmt: skip
-        _make_room(2 * len(inventory.nodes) + _SPARE_FILES)
+        _make_room(4 * len(inventory.nodes) + _SPARE_FILES)
 
     def _open(self) -> None:
         missing = [node for node in self._inventory.nodes
@@ -310,7 +311,7 @@ class Sampler:
         samples.add(metrics.COLLECTIONS, own, self._collections)
         for reason, count in self._overruns.items():
             samples.add(metrics.OVERRUNS, Labels(metrics.OVERRUNS.labels, (testbed, reason)), count)
-        samples.add(metrics.PERIOD, own, self._inventory.period_s)
+        samples.add(metrics.PERIOD, own, self.period_s or self._inventory.period_s)
         samples.add(metrics.CPU_SECONDS, own, time.process_time())
         samples.add(metrics.RESIDENT, own, resident_bytes())
         for what, count in self._errors.items():
@@ -329,7 +330,7 @@ def _runs(pid: int) -> bool:
 
 
 def _make_room(files: int) -> None:
-    # Two sockets a node: a few hundred nodes pass the usual limit of 1,024 open files.
+    # Two sockets a node, in band two listening ones more: a few hundred nodes pass the usual limit of 1,024 open files.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = len(os.listdir("/proc/self/fd")) + files
     if soft != resource.RLIM_INFINITY and soft < wanted:

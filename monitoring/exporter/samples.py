@@ -6,13 +6,15 @@ of the answer is three strings put together. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client.metrics_core import Metric
 
 from monitoring import metrics
 from monitoring.metrics import Family
 
+Buckets = list[tuple[str, int]]
+"""(upper bound as text, observations up to it)."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -59,7 +61,7 @@ class Histogram:
         """Of all values."""
         return self._sum
 
-    def cumulative(self) -> list[tuple[str, int]]:
+    def cumulative(self) -> Buckets:
         """(upper bound as text, observations up to it), the last one "+Inf" with all of them."""
         total, found = 0, []
         for bound, count in zip((*(f"{bound:g}" for bound in self._bounds), "+Inf"), self._counts, strict=True):
@@ -73,20 +75,18 @@ class Samples:
 
     def __init__(self) -> None:
         self.values: dict[Family, list[tuple[Labels, float]]] = {family: [] for family in metrics.ALL}
-        self.histograms: dict[Family, list[tuple[Labels, Histogram]]] = {}
+        self.histograms: dict[Family, list[tuple[Labels, Buckets, float]]] = {}
 
     def add(self, family: Family, labels: Labels, value: float) -> None:
         """A value of a series; `labels` has the names that the family declares."""
         self.values[family].append((labels, value))
 
     def add_histogram(self, family: Family, labels: Labels, histogram: Histogram) -> None:
-        """A histogram's series as they are now."""
-        self.histograms.setdefault(family, []).append((labels, histogram))
+        """A histogram's series as they are now; what it observes later is not in them."""
+        self.histograms.setdefault(family, []).append((labels, histogram.cumulative(), histogram.sum))
 
     def __len__(self) -> int:
-        histograms = sum(
-            len(histogram.cumulative()) + 2 for rows in self.histograms.values() for _, histogram in rows
-        )
+        histograms = sum(len(buckets) + 2 for rows in self.histograms.values() for _, buckets, _ in rows)
         return sum(map(len, self.values.values())) + histograms
 
     def text(self) -> bytes:
@@ -99,8 +99,8 @@ class Samples:
                 lines.extend([name + labels.text + repr(value) for labels, value in rows])
             if family in self.histograms:
                 lines.append(_head(family))
-                for labels, histogram in self.histograms[family]:
-                    lines.extend(_histogram_lines(name, labels, histogram))
+                for labels, buckets, total in self.histograms[family]:
+                    lines.extend(_histogram_lines(name, labels, buckets, total))
         lines.append("")
         return "\n".join(lines).encode()
 
@@ -114,13 +114,12 @@ class Samples:
             metric = Metric(short, family.help, family.kind)
             for labels, value in rows:
                 metric.add_sample(family.name, dict(zip(family.labels, labels.values, strict=True)), value)
-            for labels, histogram in histograms:
+            for labels, buckets, total in histograms:
                 own = dict(zip(family.labels, labels.values, strict=True))
-                buckets = histogram.cumulative()
                 for bound, count in buckets:
                     metric.add_sample(f"{family.name}_bucket", {**own, "le": bound}, count)
                 metric.add_sample(f"{family.name}_count", own, buckets[-1][1])
-                metric.add_sample(f"{family.name}_sum", own, histogram.sum)
+                metric.add_sample(f"{family.name}_sum", own, total)
             yield metric
 
 
@@ -129,16 +128,10 @@ def _head(family: Family) -> str:
     return f"# HELP {family.name} {text}\n# TYPE {family.name} {family.kind}"
 
 
-def _histogram_lines(name: str, labels: Labels, histogram: Histogram) -> Iterable[str]:
+def _histogram_lines(name: str, labels: Labels, buckets: Buckets, total: float) -> Iterable[str]:
     inner = labels.text.rstrip()[1:-1]
     comma = "," if inner else ""
-    buckets = histogram.cumulative()
     for bound, count in buckets:
         yield f'{name}_bucket{{{inner}{comma}le="{bound}"}} {count}'
     yield f"{name}_count{labels.text}{buckets[-1][1]}"
-    yield f"{name}_sum{labels.text}{histogram.sum!r}"
-
-
-def labels_of(family: Family, values: Mapping[str, str]) -> Labels:
-    """The labels of a family from a mapping that has (at least) its names."""
-    return Labels(family.labels, [values[name] for name in family.labels])
+    yield f"{name}_sum{labels.text}{total!r}"

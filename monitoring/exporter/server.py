@@ -39,7 +39,7 @@ class ExporterServer:
     def __init__(self, sampler: Sampler, host: str, port: int, period_s: float | None = None) -> None:
         self._sampler = sampler
         self._wanted = (host, port)
-        self._period_s = period_s
+        self._period_s = sampler.period_s = period_s
         self._listeners: Listeners | None = None
         self._address = (host, port)
         self._watch = Punctuality(sampler)

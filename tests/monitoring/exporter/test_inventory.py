@@ -14,7 +14,7 @@ from tests.monitoring.exporter import data
 def test_a_replaced_file_is_read_again_and_only_then(tmp_path: Path) -> None:
     watched = Watched(data.write(tmp_path))
     first, changed = watched.current()
-    assert changed and first.by_address["10.0.1.2"].name == "fed.1" and first.nodes[0].device == "fc.1-eth0"
+    assert changed and first.names_by_address[bytes((10, 0, 1, 2))] == "fed.1" and first.nodes[0].device == "fc.1-eth0"
     assert first.controller_rest is None and first.period_s == 5.0
     again, changed = watched.current()
     assert again is first and not changed
