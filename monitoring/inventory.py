@@ -37,10 +37,9 @@ class Node:
     pid: int | None
     cgroups: tuple[str, ...]
 
-    @property
-    def device(self) -> str:
-        """The interface's name as it is known outside of the node: `fed.1-eth0`."""
-        return f"{self.name}-{self.interface}"
+    def device(self, interface: str) -> str:
+        """The name of an interface of the node as it is known outside: `fed.1-eth0`."""
+        return interface if interface.startswith(f"{self.name}-") else f"{self.name}-{interface}"
 
 
 @dataclass(frozen=True)
@@ -126,12 +125,31 @@ class Inventory:
     @cached_property
     def names_by_address(self) -> Mapping[bytes, str]:
         """Names of nodes by their address in the emulated network (four bytes)."""
-        return {socket.inet_aton(node.address): node.name for node in self.nodes}
+        found = ((packed(node.address), node.name) for node in self.nodes)
+        return {address: name for address, name in found if address is not None}
+
+    @cached_property
+    def interfaces(self) -> Mapping[str, tuple[str, ...]]:
+        """Interfaces of each node in the emulated network: its own, and those at which further links end."""
+        found: dict[str, dict[str, None]] = {node.name: {node.interface: None} for node in self.nodes}
+        for link in self.links:
+            for end, interface in ((link.a, link.a_interface), (link.b, link.b_interface)):
+                if end in found:
+                    found[end][interface] = None
+        return {name: tuple(names) for name, names in found.items()}
 
     @property
     def period_s(self) -> float:
         """The declared sampling period in seconds."""
         return float((self.monitoring or {}).get("period_s") or 5.0)
+
+
+def packed(address: str) -> bytes | None:
+    """An IPv4 address as four bytes; None where it is none (a node may have no address of its own)."""
+    try:
+        return socket.inet_pton(socket.AF_INET, address)
+    except OSError:
+        return None
 
 
 def read(path: Path) -> Inventory:

@@ -17,8 +17,8 @@ from monitoring.inventory import Inventory, Link, Shape
 
 End = Callable[[str, str], Ending | None]
 """(end's name, interface) to what is there; None where it is gone."""
-State = Callable[[str], bool | None]
-"""Interface of the core to whether it is up and has a carrier; None where it is gone."""
+State = Callable[[str, str], bool]
+"""(end's name, interface) to whether it is there, up and with a carrier."""
 
 _UNKNOWN = "unknown"
 
@@ -37,7 +37,7 @@ class _Line:
     link: Link
     labels: Labels
     changed: Labels
-    core_interfaces: tuple[str, ...]
+    watched: tuple[tuple[str, str], ...]
     directions: tuple[_Direction, ...]
 
 
@@ -59,10 +59,12 @@ class LinkBook:
                 ("a_to_b", link.a, link.a_interface, link.a_to_b), ("b_to_a", link.b, link.b_interface, link.b_to_a)
             )
         )  # fmt: skip
-        core = tuple(interface for port, interface in ((link.a_port, link.a_interface), (link.b_port, link.b_interface))
-                     if port is not None)  # fmt: skip
+        ends = ((link.a_port, link.a, link.a_interface), (link.b_port, link.b, link.b_interface))
+        # A switch's end tells of both: it has no carrier while the node's is down. Between two nodes there is none.
+        watched = tuple((name, interface) for port, name, interface in ends if port is not None)
+        watched = watched or tuple((name, interface) for _, name, interface in ends)
         return _Line(link, Labels(metrics.LINK_UP.labels, own),
-                     Labels(metrics.LINK_CHANGED.labels, (self._testbed, link.name)), core, directions)  # fmt: skip
+                     Labels(metrics.LINK_CHANGED.labels, (self._testbed, link.name)), watched, directions)  # fmt: skip
 
     def inherit(self, before: LinkBook) -> None:
         """Take over what the book of the inventory before this one has seen."""
@@ -72,8 +74,7 @@ class LinkBook:
         """The series of all links at the wall time `now`."""
         queues: dict[tuple[str, str, str, int], Labels] = {}
         for line in self._lines:
-            states = [state(interface) for interface in line.core_interfaces]
-            up = bool(states) and all(states)
+            up = all(state(name, interface) for name, interface in line.watched)
             rates: list[int | None | str] = []
             for direction in line.directions:
                 self._add_declared(samples, direction)

@@ -16,7 +16,7 @@ from monitoring.exporter import namespaces, netlink
 from monitoring.exporter.cgroups import Groups
 from monitoring.exporter.netlink import Counters, Flow, NetlinkSocket, Qdisc
 from monitoring.exporter.samples import Labels, Samples
-from monitoring.inventory import Inventory, Node
+from monitoring.inventory import Inventory, Node, packed
 
 _SERVICES = {5000: "agent", 6000: "fl", 9000: "momo"}
 _TRAFFIC_PORTS = range(5201, 5300)
@@ -61,14 +61,15 @@ class NodeProbe:
     """The sockets and labels of one life of one node."""
 
     def __init__(self, inventory: Inventory, node: Node, inode: int, route: NetlinkSocket, diag: NetlinkSocket,
-                 index: int) -> None:  # fmt: skip
+                 numbers: Mapping[str, int]) -> None:  # fmt: skip
         self.node = node
-        self._inode, self._route, self._diag, self._index = inode, route, diag, index
-        self._address = socket.inet_aton(node.address)
+        self._inode, self._route, self._diag, self._numbers = inode, route, diag, numbers
+        self._address = packed(node.address)
         self._groups = Groups(node.cgroups)
         self._own = (inventory.testbed, node.name, node.role, node.cohort)
         self.labels = Labels(metrics.NODE, self._own)
-        self._device = Labels(metrics.RECEIVE_BYTES.labels, (*self._own, node.device))
+        self._devices = {name: Labels(metrics.RECEIVE_BYTES.labels, (*self._own, node.device(name)))
+                         for name in numbers}  # fmt: skip
         self._flows: dict[tuple[int, bytes, int], Labels] = {}
         self._peers = inventory.names_by_address
 
@@ -91,20 +92,30 @@ class NodeProbe:
         self._route.close()
         self._diag.close()
 
-    def ending(self) -> Ending:
-        """The node's end of its link. Raises OSError."""
-        own = tuple(qdisc for qdisc in netlink.qdiscs(self._route) if qdisc.interface == self._index)
-        shaped = any(qdisc.kind == "htb" and qdisc.parent == netlink.ROOT for qdisc in own)
-        rate_bps = netlink.root_rate(self._route, self._index) if shaped else None
-        return Ending(self.counters(), own, rate_bps)
+    def endings(self) -> dict[str, Ending]:
+        """The node's ends of its links, by interface. Raises OSError."""
+        own: dict[int, list[Qdisc]] = {}
+        for qdisc in netlink.qdiscs(self._route):
+            own.setdefault(qdisc.interface, []).append(qdisc)
+        found = {}
+        for name, counters in self.counters().items():
+            number = self._numbers[name]
+            queues = tuple(own.get(number, ()))
+            shaped = any(qdisc.kind == "htb" and qdisc.parent == netlink.ROOT for qdisc in queues)
+            found[name] = Ending(counters, queues, netlink.root_rate(self._route, number) if shaped else None)
+        return found
 
-    def counters(self) -> Counters:
-        """Of the node's interface in the emulated network. Raises OSError."""
-        return netlink.counters(self._route, self._index)[self._index]
+    def counters(self) -> dict[str, Counters]:
+        """Of the node's interfaces in the emulated network. Raises OSError."""
+        return {name: netlink.counters(self._route, number)[number] for name, number in self._numbers.items()}
+
+    def up(self, interface: str) -> bool:
+        """Whether an interface is up and has a carrier. Raises OSError."""
+        return any(found.up and found.carrier for found in netlink.interfaces(self._route) if found.name == interface)
 
     def flows(self) -> list[Flow]:
         """The node's established TCP sockets in the emulated network. Raises OSError."""
-        return netlink.tcp_flows(self._diag, self._address)
+        return [] if self._address is None else netlink.tcp_flows(self._diag, self._address)
 
     def add_usage(self, samples: Samples) -> None:
         """Processor, memory and processes."""
@@ -114,10 +125,11 @@ class NodeProbe:
             if value is not None:
                 samples.add(family, self.labels, value)
 
-    def add_network(self, samples: Samples, counters: Counters) -> None:
-        """The interface's counters."""
-        for family, name in _NETWORK:
-            samples.add(family, self._device, getattr(counters, name))
+    def add_network(self, samples: Samples, counters: Mapping[str, Counters]) -> None:
+        """The counters of its interfaces."""
+        for interface, found in counters.items():
+            for family, name in _NETWORK:
+                samples.add(family, self._devices[interface], getattr(found, name))
 
     def add_flows(self, samples: Samples, observe: Callable[[str, float], None] | None) -> None:
         """The flows' series; each round trip (ms) is also given to `observe`, with the cohort. Raises OSError."""
@@ -169,10 +181,11 @@ def open_probes(inventory: Inventory, nodes: Sequence[Node]) -> dict[str, NodePr
             probes[node.name] = result
             continue
         route, diag, names = result
-        if inode is None or node.interface not in names:
+        if inode is None:
             route.close()
             diag.close()
-            probes[node.name] = OSError(f"{node.name} has no interface {node.interface}")
+            probes[node.name] = OSError(f"{node.name} has ended")
             continue
-        probes[node.name] = NodeProbe(inventory, node, inode, route, diag, names[node.interface])
+        numbers = {name: names[name] for name in inventory.interfaces[node.name] if name in names}
+        probes[node.name] = NodeProbe(inventory, node, inode, route, diag, numbers)
     return probes

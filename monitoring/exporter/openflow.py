@@ -26,7 +26,7 @@ _METER_STATS = struct.Struct("!IH6x4xQQ8x")
 _BAND_STATS = struct.Struct("!QQ")
 _METER_HEAD = struct.Struct("!HHI")
 _BAND = struct.Struct("!HHII4x")
-_TIMEOUT_S = 2.0
+_TIMEOUT_S = 1.0
 _MOST_BYTES = 64 * 2**20
 
 

@@ -218,16 +218,16 @@ class Sampler:
 
     # What it is like
 
-    def _endings(self) -> dict[str, Ending]:
+    def _endings(self) -> dict[str, dict[str, Ending]]:
         endings = {}
         for name, probe in list(self._probes.items()):
             try:
-                endings[name] = probe.ending()
+                endings[name] = probe.endings()
             except (OSError, KeyError):
                 self._drop(name, "node")
         return endings
 
-    def _add_nodes(self, samples: Samples, names: Collection[str], endings: dict[str, Ending]) -> None:
+    def _add_nodes(self, samples: Samples, names: Collection[str], endings: dict[str, dict[str, Ending]]) -> None:
         for name in names:
             probe = self._probes.get(name)
             samples.add(metrics.NODE_UP, self._node_labels[name], 0 if probe is None else 1)
@@ -235,8 +235,10 @@ class Sampler:
             if probe is None:
                 continue
             try:
-                ending = endings.get(name)
-                probe.add_network(samples, ending.counters if ending else probe.counters())
+                if name in endings:
+                    probe.add_network(samples, {key: found.counters for key, found in endings[name].items()})
+                else:
+                    probe.add_network(samples, probe.counters())
                 probe.add_usage(samples)
             except (OSError, KeyError, ValueError):
                 self._drop(name, "node")
@@ -257,7 +259,7 @@ class Sampler:
             histogram = self._histograms[cohort] = Histogram(metrics.TCPRTT_BUCKETS_MS)
         histogram.observe(rtt_ms)
 
-    def _add_testbed(self, samples: Samples, endings: dict[str, Ending], start: float) -> None:
+    def _add_testbed(self, samples: Samples, endings: dict[str, dict[str, Ending]], start: float) -> None:
         inventory = self._inventory
         facts = (inventory.testbed, inventory.runtime, inventory.datapath, inventory.controller, inventory.state)
         samples.add(metrics.TESTBED_INFO, Labels(metrics.TESTBED_INFO.labels, facts), 1)
@@ -267,7 +269,7 @@ class Sampler:
         self._add_traffic(samples)
         self._add_self(samples, start)
 
-    def _add_links(self, samples: Samples, endings: dict[str, Ending]) -> None:
+    def _add_links(self, samples: Samples, endings: dict[str, dict[str, Ending]]) -> None:
         core = self._core
         if core is None:
             return
@@ -280,11 +282,20 @@ class Sampler:
             return
 
         def end(name: str, interface: str) -> Ending | None:
-            return endings.get(name) if name in self._inventory.by_name else core.ending(interface)
+            if name in self._inventory.by_name:
+                return endings.get(name, {}).get(interface)
+            return core.ending(interface)
 
-        def state(interface: str) -> bool | None:
+        def state(name: str, interface: str) -> bool:
+            if name in self._inventory.by_name:
+                probe = self._probes.get(name)
+                try:
+                    return probe is not None and probe.up(interface)
+                except OSError:
+                    self._drop(name, "node")
+                    return False
             found = core.interface(interface)
-            return None if found is None else found.up and found.carrier
+            return found is not None and found.up and found.carrier
 
         self._links.add(samples, end, state, time.time())
         if self._inventory.controller != "builtin":

@@ -60,7 +60,7 @@ class Bed:
 @pytest.fixture(scope="module")
 def testbed() -> Iterator[dict[str, Any]]:
     nodes = [
-        {"name": "fc.1", "role": "client", "cpu": 0.2, "memory": "256 MiB"}, {"name": "fed.1", "role": "server"},
+        {"name": "fc.1", "role": "client", "cpu": 0.1, "memory": "256 MiB"}, {"name": "fed.1", "role": "server"},
         {"name": "prom.0", "role": "prometheus"}, {"name": "gone.1"},
     ]  # fmt: skip
     links = [{"a": "fc.1", "b": "s1", "rate": "20 Mbit/s"}, {"a": "fed.1", "b": "s1", "rate": "50 Mbit/s"},

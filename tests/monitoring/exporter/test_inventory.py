@@ -14,7 +14,7 @@ from tests.monitoring.exporter import data
 def test_a_replaced_file_is_read_again_and_only_then(tmp_path: Path) -> None:
     watched = Watched(data.write(tmp_path))
     first, changed = watched.current()
-    assert changed and first.names_by_address[bytes((10, 0, 1, 2))] == "fed.1" and first.nodes[0].device == "fc.1-eth0"
+    assert changed and first.names_by_address[bytes((10, 0, 1, 2))] == "fed.1"
     assert first.controller_rest is None and first.period_s == 5.0
     again, changed = watched.current()
     assert again is first and not changed
@@ -23,6 +23,16 @@ def test_a_replaced_file_is_read_again_and_only_then(tmp_path: Path) -> None:
     second, changed = watched.current()
     assert changed and [node.cohort for node in second.nodes] == [""]
     assert second.period_s == 0.5 and second.controller_rest == ("127.0.0.1", 18101)
+
+
+def test_nodes_may_have_several_interfaces_or_no_address(tmp_path: Path) -> None:
+    plain = data.inventory(tmp_path, nodes=[data.node("fc.1", 1), data.node("fed.1", 2, address="")])
+    plain["links"].append({**plain["links"][0], "name": "fc.1--fed.1", "b": "fed.1", "b_port": None,
+                           "a_interface": "fc.1-eth1", "b_interface": "eth1"})  # fmt: skip
+    inventory = parse(plain)
+    assert inventory.interfaces == {"fc.1": ("eth0", "fc.1-eth1"), "fed.1": ("eth0", "eth1")}
+    assert [inventory.nodes[0].device(name) for name in inventory.interfaces["fc.1"]] == ["fc.1-eth0", "fc.1-eth1"]
+    assert list(inventory.names_by_address.values()) == ["fc.1"]
 
 
 def test_refusals_name_the_file_and_what_is_wrong(tmp_path: Path) -> None:

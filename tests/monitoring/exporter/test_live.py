@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -18,6 +19,13 @@ from monitoring.exporter.sampler import Sampler
 from tests.monitoring.exporter.conftest import NAME, Bed, one, series
 
 pytestmark = pytest.mark.live
+BURN = """
+import time
+block = bytearray(40_000_000)
+while time.process_time() < 0.2: pass
+print(time.process_time(), flush=True)
+input()
+"""
 
 
 def until(true: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
@@ -133,9 +141,8 @@ def test_processor_and_memory_are_those_of_the_node(bed: Bed, sampler: Sampler) 
             os.write(fd, b"0")
 
     before = sampler.collect()
-    burn = "import time\nblock = bytearray(40_000_000)\nend = time.monotonic() + 1.0\nwhile time.monotonic() < end: pass\nprint(time.process_time(), flush=True)\ninput()"  # noqa: E501
-    process = subprocess.Popen(["python3", "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                               preexec_fn=join)  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-S", "-c", BURN], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               text=True, preexec_fn=join)  # fmt: skip
     try:
         assert process.stdout is not None
         used_s = float(process.stdout.readline())
@@ -149,10 +156,10 @@ def test_processor_and_memory_are_those_of_the_node(bed: Bed, sampler: Sampler) 
         return one(after, name, node="fc.1") - one(before, name, node="fc.1")
 
     assert grew("container_cpu_usage_seconds_total") == pytest.approx(used_s, abs=0.15)
-    assert one(after, "container_spec_cpu_limit_cores", node="fc.1") == 0.2
-    assert grew("container_cpu_cfs_throttled_periods_total") >= 5
-    assert grew("container_cpu_cfs_throttled_seconds_total") > 0.4  # a fifth of a processor for a second
-    assert grew("container_cpu_cfs_periods_total") >= grew("container_cpu_cfs_throttled_periods_total")
+    assert one(after, "container_spec_cpu_limit_cores", node="fc.1") == 0.1
+    # A machine that is busy otherwise gives the node less than its limit, so only that it was held back is sure.
+    assert grew("container_cpu_cfs_periods_total") >= grew("container_cpu_cfs_throttled_periods_total") >= 1
+    assert grew("container_cpu_cfs_throttled_seconds_total") > 0.01
     assert grew("container_memory_rss_bytes") > 38e6
     assert grew("container_memory_usage_bytes") > 38e6
     assert one(after, "container_spec_memory_limit_bytes", node="fc.1") == 256 * 2**20
