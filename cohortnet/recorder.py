@@ -121,6 +121,7 @@ class Recorder:
                 run.intent = self.mlfo.intent(identity)
                 self._collect_logs(run)
                 run.record.write_tables()
+                self._write_verification(run)
                 self._write_manifest(run, complete=True)
                 self.series.submit(run.record)
                 break
@@ -154,6 +155,12 @@ class Recorder:
         if run.intent.get("document"):
             run.record.write("intent.yaml", str(run.intent["document"]))
         run.record.write("inventory.json", json.dumps(self.inventory, indent=1) + "\n")
+
+    def _write_verification(self, run: OpenRun) -> None:
+        # The last one before the run ended: what `cohortnet verify` says of the network that it ran over.
+        found = Path(self.inventory["paths"]["state"]) / "verification.json"
+        if found.exists():
+            run.record.write(found.name, found.read_text(encoding="utf-8"))
 
     def _write_manifest(self, run: OpenRun, *, complete: bool) -> None:
         manifest = build_manifest(self.inventory, run.intent, self.machine, self.images)

@@ -63,7 +63,35 @@ def rows(record: Record, listed: Sequence[learning.Round], flows: Sequence[Flow]
         *_links(record),
         *_delays(record, trips),
         *_nodes(record),
+        *_verified(record),
     ]
+
+
+def _verified(record: Record) -> list[Row]:
+    """What `cohortnet verify` measured before or during the run: every rate; of the rest what is out of tolerance."""
+    listed = record.verification.get("rows")
+    found: list[Row] = []
+    names = {"rate": "rate, verified", "rtt": "round trip, verified", "loss": "loss, verified"}
+    shown = {"rate": scale.rate, "rtt": scale.seconds, "loss": lambda value: scale.percent(value)}
+    within: dict[str, int] = {}
+    for row in listed if isinstance(listed, list) else []:
+        kind = str(row.get("kind"))
+        if kind not in names:
+            continue
+        if row.get("ok") and kind != "rate":
+            within[kind] = within.get(kind, 0) + 1
+            continue
+        measured, declared = row.get("measured"), row.get("declared")
+        below = isinstance(measured, int | float) and isinstance(declared, int | float) and measured < declared
+        verdict = "within" if row.get("ok") else "below" if kind == "rate" and (below or measured is None) else "above"
+        note = str(row.get("note") or "")
+        found.append(Row(names[kind], str(row.get("subject")), shown[kind](declared),
+                         shown[kind](measured) if measured is not None else "–", verdict, note))  # fmt: skip
+    for kind, count in within.items():
+        found.append(Row(names[kind], f"{count} kinds of pairs", "", "", "within", "as declared, within tolerance"))
+    for pair in (record.verification.get("unreachable") or [])[:10]:
+        found.append(Row("reachable, verified", str(pair), "yes", "no", "below"))
+    return found
 
 
 def _intent(record: Record, listed: Sequence[learning.Round]) -> list[Row]:

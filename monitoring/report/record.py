@@ -34,6 +34,8 @@ class Record:
     """Name and size in bytes of every file of the record."""
     absent: list[str] = field(default_factory=list)
     """Sentences: what was not recorded, and so is not shown."""
+    verification: dict[str, Any] = field(default_factory=dict)
+    """What `cohortnet verify` measured; empty where it was not run."""
 
     @property
     def run(self) -> str:
@@ -111,13 +113,16 @@ def read_record(folder: Path) -> Record:
             texts[name] = path.read_text(encoding="utf-8", errors="replace")
         else:
             absent.append(f"No {name}.")
+    verification = _json(folder / "verification.json")
+    if not verification:
+        absent.append("No verification.json: `cohortnet verify` had not been run on this testbed.")
     samples, problem = load_samples(folder)
     if problem:
         absent.append(problem)
     if not manifest.get("complete"):
         absent.append("The record is not complete: the run was still going on, or the recorder ended before it.")
     files = sorted((str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*") if path.is_file())
-    return Record(folder, manifest, events, inventory, samples, texts, files, absent)
+    return Record(folder, manifest, events, inventory, samples, texts, files, absent, verification)
 
 
 def _json(path: Path) -> dict[str, Any]:
