@@ -171,6 +171,8 @@ def _hosts(inventory: Mapping[str, Any], ids: Mapping[str, int]) -> list[Host]:
         where = f"nodes[{index}]"
         name, switch = _value(entry, "name", str, where), _value(entry, "switch", str, where)
         mac = _value(entry, "mac", str, where).lower()
+        if not switch:
+            continue  # linked to nothing yet
         if switch not in ids:
             raise GraphError(f"inventory: {where}.switch is {switch!r}, and no switch is called that")
         if mac in owner:
@@ -178,7 +180,7 @@ def _hosts(inventory: Mapping[str, Any], ids: Mapping[str, int]) -> list[Host]:
         owner[mac] = name
         port = _value(entry, "switch_port", int, where)
         role, interface = str(entry.get("role", "host")), str(entry.get("interface", "eth0"))
-        address = entry.get("address")
+        address = entry.get("address") or None
         hosts.append(Host(name, mac, address, ids[switch], port, role, interface, entry.get("pid")))
     return hosts
 
