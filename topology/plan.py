@@ -43,8 +43,8 @@ class PlannedNode:
 
     `cpu` in cores, `memory_bytes` in bytes, None is unlimited. `program` is started once the testbed is up ("python"
     stands for the
-    runtime's interpreter). `container` is the name that the Docker runtime gives. A node that is linked to nothing (yet)
-    has an empty `switch` and port 0, one without an IPv4 address an empty `address`.
+    runtime's interpreter). `container` is the name that the Docker runtime gives. A node that is linked to nothing
+    (yet) has an empty `switch` and port 0, one without an IPv4 address an empty `address`.
     """
 
     name: str
@@ -69,8 +69,9 @@ class PlannedNode:
     runtime: str | None = None
     """The runtime of this node alone; None is the plan's."""
     options: dict[str, Any] = field(default_factory=dict)
-    """What only the node's runtime understands. Docker: `create` and `host` (arguments of docker-py's `create_container`
-    and `create_host_config`), `lint: false` for an image that needs none of our programs. Namespace: `share_tmp`.
+    """What only the node's runtime understands. Docker: `create` and `host` (arguments of docker-py's
+    `create_container` and `create_host_config`), `lint: false` for an image that needs none of our programs.
+    Namespace: `share_tmp`, for the host's own /tmp.
     """
 
     @property

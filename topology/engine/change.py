@@ -7,12 +7,13 @@ later removal, the inventory for the controller and everybody else who reads it 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from topology.engine import namespaces, state
+from topology.engine import daemons, namespaces, state
 from topology.errors import TopologyError
 from topology.inventory import read_inventory, write_inventory
 from topology.plan import Plan, PlannedNode
@@ -60,13 +61,41 @@ class Change:
     def replace_node(self, node: PlannedNode) -> None:
         """Put a node of the same name in place of the planned one, and its fields into the inventory's entry."""
         self.plan = replace(self.plan, nodes=tuple(node if n.name == node.name else n for n in self.plan.nodes))
-        keys = ("address", "prefix_length", "mac", "interface", "switch", "switch_port", "cpu", "memory_bytes", "cpuset")
+        keys = ("address", "prefix_length", "mac", "interface", "switch", "switch_port", "cpu", "memory_bytes",
+                "cpuset")  # fmt: skip
         self.entry(node.name).update({key: getattr(node, key) for key in keys})
 
     def save(self) -> None:
         """Write plan and inventory, each in one step."""
         state.keep_plan(self.plan)
         write_inventory(self.plan.inventory, self.inventory)
+
+
+    def wait_for_flows(self, *, timeout_s: float = 30.0) -> None:
+        """Wait until our controller has read the inventory as it was saved, and every switch has its flows.
+
+        Raises:
+            TopologyError: where it cannot use it, or does not come to an end in time. What was saved stays.
+        """
+        if self.plan.controller != "builtin":
+            return
+        saved = self.plan.inventory.stat().st_mtime_ns
+        deadline = time.monotonic() + timeout_s
+        last = "it does not answer"
+        while time.monotonic() < deadline:
+            try:
+                status = daemons.get_in_core(self.plan, "/v1/status")
+                read, switches = status["inventory"], status["switches"]
+                if read["mtime_ns"] == saved and read["problem"]:
+                    raise TopologyError(f"the controller cannot use the changed inventory: {read['problem']}")
+                if read["mtime_ns"] == saved and switches["flows_installed"] == switches["listed"]:
+                    return
+                last = f"{switches['flows_installed']} of {switches['listed']} switches have their flows"
+            except (OSError, ValueError, KeyError) as error:
+                last = f"its REST: {error}"
+            time.sleep(0.02)
+        raise TopologyError(f"the controller did not follow the change in {timeout_s:g} s: {last}; see "
+                            f"{daemons.controller_log(self.plan)}")  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -62,6 +62,7 @@ def add_link(testbed: str, link: PlannedLink, ends: Mapping[str, NodeEnd]) -> di
         if change.inventory["core"]["datapath"] == "netdev":
             openvswitch.enlarge_buffers(change.plan)
             send_buffer.enlarge(change.inventory)
+        change.wait_for_flows()
         return change.inventory
 
 
@@ -71,6 +72,7 @@ def remove_link(testbed: str, name: str) -> dict[str, Any]:
     with changing(testbed) as change:
         drop(change, [planned(change, name)])
         change.save()
+        change.wait_for_flows()
         return change.inventory
 
 
@@ -248,8 +250,9 @@ def _add_ports(change: Change, link: PlannedLink) -> None:
     for (_, interface, number, _), found in zip(wanted, rows, strict=True):
         row = found[0]["rows"][0]
         if row["ofport"] != number:
-            reason = row["error"] if isinstance(row["error"], str) and row["error"] else f"it has number {row['ofport']}"
-            raise TopologyError(f"link {link.name}: Open vSwitch refused port {interface!r}: {reason} (wanted {number})")
+            said = row["error"] if isinstance(row["error"], str) else ""
+            raise TopologyError(f"link {link.name}: Open vSwitch refused port {interface!r}: "
+                                f"{said or 'its number is ' + str(row['ofport'])} (wanted {number})")  # fmt: skip
 
 
 def port_operations(wanted: Sequence[tuple[str, str, int, str]], noop: list[str] | None) -> list[dict[str, Any]]:
@@ -269,8 +272,10 @@ def port_operations(wanted: Sequence[tuple[str, str, int, str]], noop: list[str]
 
 def _settle(database: openvswitch.Database, change: Change, operations: list[dict[str, Any]]) -> None:
     """Carry the operations out, and wait until vswitchd has done so."""
-    following = [{"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]},
-                 {"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["next_cfg"]}]  # fmt: skip
+    following: list[dict[str, Any]] = [
+        {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]},
+        {"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["next_cfg"]},
+    ]
     wanted = database.transact([*operations, *following])[-1]["rows"][0]["next_cfg"]
     look = [{"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["cur_cfg"]}]
     deadline = time.monotonic() + _PORT_WAIT_S
@@ -283,8 +288,8 @@ def _settle(database: openvswitch.Database, change: Change, operations: list[dic
 
 def _delete(change: Change, link: PlannedLink) -> None:
     """Take away whatever there is of the link. Raises TopologyError where a part does not go."""
-    at_switches = [(end, interface) for end, interface, port in (
-        (link.a, link.a_interface, link.a_port), (link.b, link.b_interface, link.b_port)) if port is not None]  # fmt: skip
+    ends = ((link.a, link.a_interface, link.a_port), (link.b, link.b_interface, link.b_port))
+    at_switches = [(end, interface) for end, interface, port in ends if port is not None]
     if at_switches:
         bridges = {switch.name: switch.bridge for switch in change.plan.switches}
         with openvswitch.Database(openvswitch.folder(change.plan) / "db.sock") as database:

@@ -96,6 +96,7 @@ def remove_node(testbed: str, name: str) -> dict[str, Any]:
         change.inventory["nodes"] = [entry for entry in change.inventory["nodes"] if entry["name"] != name]
         _forget(change, node)
         change.save()
+        change.wait_for_flows()
         return change.inventory
 
 
@@ -120,7 +121,7 @@ def set_limits(
     with changing(testbed) as change:
         entry = change.entry(name)
         node = change.plan.node(name)
-        given = {"cpu": cpu, "memory_bytes": memory_bytes, "cpuset": cpuset}
+        given: dict[str, Any] = {"cpu": cpu, "memory_bytes": memory_bytes, "cpuset": cpuset}
         wanted = replace(node, **{key: value for key, value in given.items() if value is not None})
         problems = plan_check.check_plan(replace(change.plan, nodes=(wanted,), switches=(), links=()), capabilities())
         if problems:
@@ -172,6 +173,7 @@ def set_address(
                 node = replace(node, address=address, prefix_length=prefix_length)
             change.replace_node(replace(node, mac=mac or node.mac))
             change.save()
+            change.wait_for_flows()
         return change.inventory
 
 
