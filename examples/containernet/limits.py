@@ -6,7 +6,10 @@ from mininet.node import Controller
 
 from topology.containernet import Containernet
 
-BURN = "python3 -c 'import time; end = time.time() + 1.5; start = time.process_time()\nwhile time.time() < end: pass\nprint(round((time.process_time() - start) / 1.5, 3))'"  # noqa: E501
+BURN = (
+    "python3 -c 'from time import *; end = time() + 1.5; any(iter(lambda: time() > end, True)); "
+    "print(round(process_time() / 1.5, 2))'"
+)
 FILL = "python3 -c 'print(len(bytearray(100 * 2**20)))' 2>&1 | tail -n 1"
 
 setLogLevel("info")

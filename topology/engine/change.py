@@ -50,6 +50,12 @@ class Change:
         names = ", ".join(item["name"] for item in self.inventory["nodes"][:12])
         raise TopologyError(f"{self.plan.testbed!r} has no node {node!r}; its nodes: {names}")
 
+    def macs(self) -> dict[str, str]:
+        """Hardware addresses in use, with the node of each."""
+        places = [(entry["name"], place) for entry in self.inventory["nodes"]
+                  for place in (*([entry] if entry["switch"] else []), *entry.get("further", ()))]  # fmt: skip
+        return {place["mac"]: name for name, place in places}
+
     def namespace_of(self, node: str) -> Path:
         """A node's network namespace. Raises TopologyError where the node is unknown or has ended."""
         entry = self.entry(node)

@@ -39,7 +39,7 @@ def add_link(testbed: str, link: PlannedLink, ends: Mapping[str, NodeEnd]) -> di
     """Add a link to a testbed that is up; `ends` has an entry for each end that is a node. Gives the new inventory.
 
     The first link of a node to a switch becomes the node's own (its address in the inventory, its place for the
-    controller). Ports of further ones are not listed at the switch: the controller learns who is behind them.
+    controller); further ones stand in its inventory entry as `further`.
 
     Raises:
         TopologyError: naming the link; nothing of it is left then.
@@ -101,6 +101,9 @@ def drop(change: Change, gone: Sequence[PlannedLink]) -> None:
     change.inventory["links"] = [entry for entry in change.inventory["links"] if entry["name"] not in names]
     change.inventory["switches"] = [asdict(switch) for switch in change.plan.switches]
     for node in change.plan.nodes:
+        entry = change.entry(node.name)
+        if "further" in entry:
+            entry["further"] = [item for item in entry["further"] if (item["switch"], item["switch_port"]) not in ends]
         if (node.switch, node.switch_port) in ends:
             change.replace_node(replace(node, switch="", switch_port=0))
 
@@ -157,10 +160,10 @@ def _check_new(change: Change, link: PlannedLink, ends: Mapping[str, NodeEnd]) -
                 raise TopologyError(f"link {link.name}: port {port} of {end!r} belongs to link {other.name}")
     if any(other.name == link.name for other in change.plan.links):
         raise TopologyError(f"link {link.name}: there is one of that name already")
-    macs = {entry["mac"]: entry["name"] for entry in change.inventory["nodes"] if entry["switch"]}
-    for node, end_facts in ends.items():
+    macs = change.macs()
+    for end_facts in ends.values():
         owner = macs.get(end_facts.mac)
-        if owner is not None and owner != node:
+        if owner is not None:
             raise TopologyError(f"link {link.name}: the hardware address {end_facts.mac} belongs to {owner!r}")
 
 
@@ -313,25 +316,24 @@ def _delete(change: Change, link: PlannedLink) -> None:
 def _note(change: Change, link: PlannedLink, ends: Mapping[str, NodeEnd]) -> None:
     """Write the link into plan and inventory."""
     switches = {switch.name: switch for switch in change.plan.switches}
-    listed = all(name in switches for name in (link.a, link.b))
     for name, end in ends.items():
         other, port = (link.b, link.b_port) if link.a == name else (link.a, link.a_port)
+        if port is None:
+            continue  # from node to node: no switch has to know
         node = change.plan.node(name)
-        if not node.switch and port is not None:
-            listed = True
-            change.replace_node(
-                replace(node, interface=_interface(link, name), mac=end.mac, address=end.address or "",
-                        prefix_length=end.prefix_length, switch=other, switch_port=port)
-            )  # fmt: skip
-    if listed:
-        for name, port, other, other_port in (
-            (link.a, link.a_port, link.b, link.b_port), (link.b, link.b_port, link.a, link.a_port),
-        ):  # fmt: skip
-            if port is not None:
-                real = f"{name}-eth{port}"
-                kind = "switch" if other in switches else "node"
-                entry = PlannedPort(port, real, _interface(link, name), kind, other, other_port)
-                switches[name] = replace(switches[name], ports=(*switches[name].ports, entry))
+        place: dict[str, Any] = {"interface": _interface(link, name), "mac": end.mac, "address": end.address or "",
+                 "prefix_length": end.prefix_length, "switch": other, "switch_port": port}  # fmt: skip
+        if node.switch:
+            change.entry(name).setdefault("further", []).append(place)
+        else:
+            change.replace_node(replace(node, **place))
+    for name, port, other, other_port in (
+        (link.a, link.a_port, link.b, link.b_port), (link.b, link.b_port, link.a, link.a_port),
+    ):  # fmt: skip
+        if port is not None:
+            kind = "switch" if other in switches else "node"
+            entry = PlannedPort(port, f"{name}-eth{port}", _interface(link, name), kind, other, other_port)
+            switches[name] = replace(switches[name], ports=(*switches[name].ports, entry))
     change.plan = replace(change.plan, links=(*change.plan.links, link), switches=tuple(switches.values()))
     change.inventory["links"].append(asdict(link))
     change.inventory["switches"] = [asdict(switch) for switch in change.plan.switches]

@@ -157,9 +157,9 @@ def set_address(
     """
     with changing(testbed) as change:
         node = change.plan.node(name)
-        for other in change.inventory["nodes"]:
-            if mac is not None and other["name"] != name and other["mac"] == mac:
-                raise TopologyError(f"node {name!r}: the hardware address {mac} belongs to {other['name']!r}")
+        owner = None if mac is None else change.macs().get(mac)
+        if owner is not None and owner != name:
+            raise TopologyError(f"node {name!r}: the hardware address {mac} belongs to {owner!r}")
         place = change.namespace_of(name)
         if address is not None:
             namespaces.inside(place, lambda: _readdress(interface, address, prefix_length, name))
@@ -168,6 +168,13 @@ def set_address(
             batch.change(f"interface {interface} of {name}", name=interface, mac=mac)
             with netlink.socket_in(place) as connection:
                 netlink.send(connection, batch)
+        for place_of in change.entry(name).get("further", ()):
+            if place_of["interface"] == interface:
+                if address is not None:
+                    place_of |= {"address": address, "prefix_length": prefix_length}
+                place_of["mac"] = mac or place_of["mac"]
+                change.save()
+                change.wait_for_flows()
         if node.switch and interface == node.interface:
             if address is not None:
                 node = replace(node, address=address, prefix_length=prefix_length)

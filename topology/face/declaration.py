@@ -186,11 +186,12 @@ class Declaration:
         try:
             result = found(name, **{**held, **params})
         except OSError as error:  # Mininet's own class was called, which starts processes of Mininet's
-            raise NotHonoured(f"{call}: {label or found} made a controller of Mininet's ({error}); take RemoteController "
-                              "from topology.containernet") from error  # fmt: skip
+            raise NotHonoured(f"{call}: {label or found} made a controller of Mininet's ({error}); take "
+                              "RemoteController from topology.containernet") from error  # fmt: skip
         if result is not None and not isinstance(result, Controller):
-            raise NotHonoured(f"{call}: {label or found} gave a {type(result).__module__}.{type(result).__name__}; take "
-                              "Controller or RemoteController from topology.containernet")  # fmt: skip
+            kind_name = f"{type(result).__module__}.{type(result).__name__}"
+            raise NotHonoured(f"{call}: {label or found} gave a {kind_name}; take Controller or RemoteController from "
+                              "topology.containernet")  # fmt: skip
         return result
 
     def addNAT(self, name: str = "nat0", *args: Any, **params: Any) -> None:

@@ -61,7 +61,7 @@ class _InCore(Node):
         )  # fmt: skip
 
     def _start_shell(self, terminal: int) -> subprocess.Popen[bytes]:
-        env = {**os.environ, "PS1": SENTINEL, "TERM": "dumb"}
+        env = {**os.environ, "PS1": SENTINEL, "PS2": "", "TERM": "dumb"}
         return self._spawn(["sh", "-c", FIND_SHELL], stdin=terminal, stdout=terminal, stderr=terminal, env=env,
                            terminal=True)  # fmt: skip
 

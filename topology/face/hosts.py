@@ -66,7 +66,7 @@ class Host(Node):
         )  # fmt: skip
 
     def _start_shell(self, terminal: int) -> subprocess.Popen[bytes]:
-        env = {**self.environment(), "PS1": SENTINEL, "TERM": "dumb"}
+        env = {**self.environment(), "PS1": SENTINEL, "PS2": "", "TERM": "dumb"}
         return self._spawn(["sh", "-c", FIND_SHELL], stdin=terminal, stdout=terminal, stderr=terminal, env=env,
                            terminal=True)  # fmt: skip
 

@@ -199,8 +199,9 @@ class Mininet(Declaration):
         limit = None if memory is None else arguments.size_bytes(call, "mem_limit", memory)
         if swap is not None:
             docker["memswap_limit"] = arguments.size_bytes(call, "memswap_limit", swap)
-        self.inventory = change_nodes.set_limits(self.testbed, host.name, cpu=cpu, memory_bytes=limit,
-                                                 cpuset=None if cores is None else str(cores), docker=docker)  # fmt: skip
+        cpuset = None if cores is None else str(cores)
+        self.inventory = change_nodes.set_limits(self.testbed, host.name, cpu=cpu, memory_bytes=limit, cpuset=cpuset,
+                                                 docker=docker)  # fmt: skip
 
     def configLinkStatus(self, src: str, dst: str, status: str) -> None:
         """Take all links between two nodes `down`, or `up` again. Raises NotHonoured where there are none."""
