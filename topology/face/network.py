@@ -263,7 +263,7 @@ class Mininet(Declaration):
         """Lines of output of hosts whose commands run, as (host, line); (None, None) where none comes in time."""
         poller = select.poll()
         for host in self._ready("monitor()", hosts):
-            poller.register(host.stdout)
+            poller.register(host.stdout, select.POLLIN)
         while True:
             ready = poller.poll(timeoutms)
             for fd, event in ready:

@@ -203,15 +203,16 @@ class Node:
     def read(self, size: int = 1024) -> str:
         """Up to so many characters of output, waiting for at least one."""
         assert self.shell is not None
-        if len(self.readbuf) < size:
+        if not self.readbuf or (len(self.readbuf) < size and self.shell.readable(0)):
             self.readbuf += self.shell.read(size - len(self.readbuf))
         result, self.readbuf = self.readbuf[:size], self.readbuf[size:]
         return result
 
     def readline(self) -> str | None:
-        """One line without its end, None where no whole line is there."""
+        """One line without its end, None where no whole line is there; waits where nothing is there at all."""
         assert self.shell is not None
-        self.readbuf += self.shell.read(1024)
+        if not self.readbuf or self.shell.readable(0):
+            self.readbuf += self.shell.read(1024)
         if "\n" not in self.readbuf:
             return None
         line, _, self.readbuf = self.readbuf.partition("\n")
