@@ -1,4 +1,4 @@
-"""docs/verify.md as it stands there. Whether 500 Mbit/s are reached depends on the machine: both verdicts are allowed."""
+"""docs/verify.md as it stands there. On a busy machine a rate may be out of tolerance: then that is what it must say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.test_docs import as_root, blocks, page
-from tests.system.conftest import REPOSITORY, delay_options, run
+from tests.system.conftest import REPOSITORY, run
 from tests.system.leftovers import wait_for_none
 
 
@@ -20,7 +20,8 @@ def test_the_page_s_commands_work_in_their_order(tmp_path: Path) -> None:
     assert len(lines) == 5
     try:
         up, *checks, down = (as_root(line) for line in lines)
-        up = up.replace("--allow-unsupported delay", " ".join(delay_options())) + f" --runs {tmp_path / 'runs'}"
+        (tmp_path / "checked.yaml").write_text(blocks(page("docs/verify.md"), "yaml")[0])
+        up = up.replace("checked.yaml", f"{tmp_path / 'checked.yaml'} --runs {tmp_path / 'runs'}")
         assert subprocess.run(["bash", "-c", up], cwd=REPOSITORY, timeout=120, check=False).returncode == 0
         for command in checks:
             done = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, timeout=240,
@@ -34,7 +35,7 @@ def test_the_page_s_commands_work_in_their_order(tmp_path: Path) -> None:
                 kept = json.loads(Path("/run/cohortnet/checked/verification.json").read_text())
                 assert kept["rows"] == answer["rows"]
             elif "--failed" not in command:
-                assert "declared against measured" in done.stdout and "fed.1 -> aggsw10" in done.stdout
+                assert "declared against measured" in done.stdout and "left -> right" in done.stdout
         assert subprocess.run(["bash", "-c", down], cwd=REPOSITORY, timeout=120, check=False).returncode == 0
         assert wait_for_none("checked") == []
     finally:
