@@ -1,0 +1,172 @@
+"""The preset with its delay, in the kernel datapath, with our controller: round trips, meters, limits, removal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kernel.inside import declared, probe
+from tests.system.leftovers import wait_for_none
+from tests.topology.controller import tcp_flows
+from tests.topology.engine import lab
+from topology.engine import engine, execution, namespaces, shaping
+from topology.plan import Plan
+
+pytestmark = pytest.mark.live
+
+ADDED_RTT_MS = 48.0
+"""Two satellite links of 12 ms, there and back."""
+
+
+@pytest.fixture(scope="module")
+def preset_plan() -> Plan:
+    return lab.preset(
+        "t-kernel-preset", clients=2, cohorts=1, allow_unsupported=[],
+        nodes=[{"name": "slow", "cpu": 0.2, "memory": "64 MiB", "cpuset": "0"}],
+        links=[{"a": "slow", "b": "swCampus1"}],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def preset(preset_plan: Plan) -> Iterator[dict[str, Any]]:
+    with lab.up(preset_plan) as inventory:
+        yield inventory
+
+
+def round_trip_ms(inventory: dict[str, Any], source: str, target: str, count: int = 40) -> float:
+    """The median of ping's own figures, its first (which sets up flows) left out."""
+    text = lab.run(inventory, source, "ping", "-c", str(count), "-i", "0.05", "-W", "2", target)
+    times = [float(found) for found in re.findall(r"time=([\d.]+) ms", text)]
+    assert len(times) == count, text
+    return statistics.median(times[1:])
+
+
+def set_delay(inventory: dict[str, Any], plan: Plan, on: bool) -> None:
+    """Give the satellite links their declared delay, or none, as a change under way does."""
+    lines = []
+    for link in plan.links:
+        for interface, shape in ((link.a_interface, link.a_to_b), (link.b_interface, link.b_to_a)):
+            if shape.delay_s:
+                other = replace(shape, delay_s=0.0)
+                lines += shaping.change_commands(interface, *((other, shape) if on else (shape, other)))
+    shaping.apply(namespaces.named(inventory["core"]["namespace"]), lines, "core")
+
+
+def test_tc_reports_what_the_preset_declares(preset: dict[str, Any]) -> None:
+    assert preset["core"]["datapath"] == "system" and preset["unsupported"] == []
+    delayed = 0
+    for what, namespace, interface, shape in declared.places(preset):
+        said = declared.reported(namespace, interface)
+        for key, value in said.items():
+            assert value == pytest.approx(shape[key], rel=1e-3), f"{what}: {key} is {value}, declared {shape[key]}"
+        delayed += said["delay_s"] == 0.012
+    assert delayed == 4
+
+
+def test_the_satellite_path_adds_48_ms_to_a_round_trip(preset: dict[str, Any], preset_plan: Plan) -> None:
+    with_delay = round_trip_ms(preset, "fc.10", "fed.1")
+    set_delay(preset, preset_plan, False)
+    try:
+        without = round_trip_ms(preset, "fc.10", "fed.1")
+    finally:
+        set_delay(preset, preset_plan, True)
+    print(f"RTT fc.10 to fed.1: {with_delay:.2f} ms with delay, {without:.2f} ms without")
+    probe.assert_near("added RTT in ms", with_delay - without, ADDED_RTT_MS, 1.0)
+    again = round_trip_ms(preset, "fed.1", "fc.10")
+    probe.assert_near("added RTT in ms, put back, from the other end", again - without, ADDED_RTT_MS, 1.0)
+
+
+def put_meter(inventory: dict[str, Any], name: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    """Set a meter through the published REST of the controller, or delete it (None)."""
+    published = next(item for item in inventory["published"] if item["node"] is None)
+    address = f"http://{published['host']}:{published['host_port']}/v1/meters/{name}"
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data=data, method="DELETE" if body is None else "PUT")
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return dict(json.loads(answer.read() or b"{}"))
+
+
+def goodput_bps(inventory: dict[str, Any], source: str, sink: str, *, after: float, seconds: float) -> float:
+    """TCP (cubic) goodput in a window that begins when the burst of a meter is spent."""
+    nodes = {node["name"]: node for node in inventory["nodes"]}
+    ends = [namespaces.of_process(nodes[name]["pid"]) for name in (source, sink)]
+    with tcp_flows.flows([(ends[0], ends[1], nodes[sink]["address"])]) as flows:
+        return tcp_flows.rates(flows, seconds, after=after)[0]
+
+
+@pytest.mark.parametrize("rate_bps", [2_000_000, 10_000_000])
+def test_a_meter_of_the_controller_holds_in_the_kernel(preset: dict[str, Any], rate_bps: int) -> None:
+    target = {"kind": "cohort", "name": "1"}
+    view = put_meter(preset, "first", {"target": target, "direction": "up", "rate": f"{rate_bps // 10**6} Mbit/s"})
+    try:
+        assert view["in_force"] == "drop" and view["problem"] is None, view
+        measured = goodput_bps(preset, "fc.10", "fed.1", after=3.0, seconds=5.0)
+        rundir = Path(preset["core"]["ovs_rundir"])
+        pid = (rundir / "ovs-vswitchd.pid").read_text().strip()
+        command = ["ovs-appctl", "-t", f"{rundir}/ovs-vswitchd.{pid}.ctl", "dpctl/dump-flows"]
+        flows = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        assert "meter(" in flows, flows  # in the kernel's own flows
+    finally:
+        put_meter(preset, "first", None)
+    expected = rate_bps * tcp_flows.GOODPUT_SHARE
+    print(f"meter of {rate_bps / 1e6:g} Mbit/s: expected {expected / 1e6:.2f}, measured {measured / 1e6:.2f} Mbit/s")
+    assert abs(measured / expected - 1) <= 0.05
+
+
+def test_a_queued_limit_on_the_satellite_port_keeps_its_delay(preset: dict[str, Any]) -> None:
+    """The tree of queues that replaces the port's own shaping has netem in its leaves."""
+    before = round_trip_ms(preset, "fc.10", "fed.1", 20)
+    port = next(port["number"] for switch in preset["switches"] if switch["name"] == "satsw11"
+                for port in switch["ports"] if port["peer"] == "aggsw10")  # fmt: skip
+    target = {"kind": "port", "switch": "satsw11", "port": port}
+    view = put_meter(preset, "sat", {"target": target, "direction": "down", "rate": "5 Mbit/s", "enforce": "queue"})
+    try:
+        assert view["in_force"] == "queue" and view["problem"] is None, view
+        probe.assert_near("RTT in ms", round_trip_ms(preset, "fc.10", "fed.1", 20), before, 1.5)
+        measured = goodput_bps(preset, "fc.10", "fed.1", after=2.0, seconds=4.0)
+        probe.assert_near("Mbit/s", measured / 1e6, 5 * tcp_flows.GOODPUT_SHARE, 0.25)
+    finally:
+        put_meter(preset, "sat", None)
+    probe.assert_near("RTT in ms after the limit is gone", round_trip_ms(preset, "fc.10", "fed.1", 20), before, 1.5)
+
+
+def test_limits_hold_in_cgroups_of_version_2(preset: dict[str, Any]) -> None:
+    assert lab.version() == 2
+    assert lab.group_value(preset, "slow", "cpu.max") == "20000 100000"
+    assert lab.group_value(preset, "slow", "memory.max") == str(64 * 2**20)
+    assert lab.group_value(preset, "slow", "cpuset.cpus.effective") == "0"
+    burn = "import time; s = time.monotonic()\nwhile time.monotonic() - s < 3: pass\nprint(time.process_time())"
+    used = float(lab.run(preset, "slow", "python3", "-S", "-c", burn))
+    print(f"processor time in 3 s: expected 0.60, measured {used:.2f}, allowed up to 0.80")
+    assert 0.3 < used <= 0.80
+    text = lab.run(preset, "slow", "python3", "-S", "-c", "import os; print(os.sched_getaffinity(0))")
+    assert text.strip() == "{0}"
+    hungry = ["python3", "-S", "-c", "x = bytearray(200 * 2**20)"]
+    assert execution.execute(preset, "slow", hungry, timeout_s=60).returncode == -signal.SIGKILL
+    assert "oom_kill 1" in lab.group_value(preset, "slow", "memory.events")
+
+
+def test_after_kill_9_of_its_daemons_nothing_of_a_testbed_is_left(star_plan: Plan) -> None:
+    inventory = engine.raise_testbed(star_plan)
+    try:
+        for daemon in ("ovs-vswitchd", "ovsdb-server"):
+            os.kill(int(Path(inventory["core"]["ovs_rundir"], f"{daemon}.pid").read_text()), signal.SIGKILL)
+    finally:
+        result = engine.remove_testbed(star_plan.testbed)
+    assert result.left == ()
+    assert wait_for_none(star_plan.testbed) == []
+    links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, timeout=30, check=True).stdout
+    # A datapath is its namespace's own: the guest's first namespace has never seen one.
+    assert "ovs-system" not in links
+    assert not Path("/run/netns", star_plan.core_namespace).exists()
