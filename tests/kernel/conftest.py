@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import termios
 import tty
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ class Bench:
     def __init__(self, tests: list[str]) -> None:
         self.tests = tests
         self.said = ""
+        self._used_before = 0.0
         self._guest: guest.Guest | None = None
         self._reports: dict[str, list[dict[str, Any]]] = {}
         self._failed: str | None = None
@@ -39,6 +41,8 @@ class Bench:
     def report(self, test: str) -> list[dict[str, Any]]:
         """The reports of one test (set up, call, tear down). Raises GuestError where it got none."""
         if self._guest is None and self._failed is None:
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            self._used_before = used.ru_utime + used.ru_stime
             try:
                 self._guest = guest.Guest(self.tests)
                 self._results = self._guest.results()
@@ -79,8 +83,12 @@ class Bench:
         except guest.GuestError as error:
             return str(error)
         finally:
-            self.said = f"kernel {self._guest.release}, {self._guest.seconds:.0f} s from power on to off"
             self._guest.end()
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            self.said = (
+                f"kernel {self._guest.release}, {self._guest.seconds:.0f} s from power on to off, "
+                f"{used.ru_utime + used.ru_stime - self._used_before:.0f} s of processor time"
+            )
 
 
 class GuestTest(pytest.Item):

@@ -13,7 +13,8 @@ def test_the_archive_is_one_that_cpio_readers_know(tmp_path: Path) -> None:
     """Read back by bsdtar's or cpio's independent reader where one is installed, else by the format's own fields."""
     entries = {"a/b": initrd.file(b"content", 0o755), "l": initrd.link("a/b"), "d": initrd.folder(0o700)}
     data = initrd.pack(entries)
-    names, place = [], 0
+    names: list[str] = []
+    place = 0
     while not names or names[-1] != "TRAILER!!!":
         assert data[place : place + 6] == b"070701" and place % 4 == 0
         fields = [int(data[place + 6 + 8 * n : place + 14 + 8 * n], 16) for n in range(13)]

@@ -6,8 +6,8 @@ import json
 import os
 import re
 import signal
-import statistics
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +18,6 @@ import pytest
 
 from tests.kernel.inside import declared, probe
 from tests.system.leftovers import wait_for_none
-from tests.topology.controller import tcp_flows
 from tests.topology.engine import lab
 from topology.engine import engine, execution, namespaces, shaping
 from topology.plan import Plan
@@ -45,11 +44,11 @@ def preset(preset_plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def round_trip_ms(inventory: dict[str, Any], source: str, target: str, count: int = 40) -> float:
-    """The median of ping's own figures, its first (which sets up flows) left out."""
+    """The least of ping's own figures: a busy machine only adds to what links add."""
     text = lab.run(inventory, source, "ping", "-c", str(count), "-i", "0.05", "-W", "2", target)
     times = [float(found) for found in re.findall(r"time=([\d.]+) ms", text)]
     assert len(times) == count, text
-    return statistics.median(times[1:])
+    return min(times)
 
 
 def set_delay(inventory: dict[str, Any], plan: Plan, on: bool) -> None:
@@ -65,13 +64,8 @@ def set_delay(inventory: dict[str, Any], plan: Plan, on: bool) -> None:
 
 def test_tc_reports_what_the_preset_declares(preset: dict[str, Any]) -> None:
     assert preset["core"]["datapath"] == "system" and preset["unsupported"] == []
-    delayed = 0
-    for what, namespace, interface, shape in declared.places(preset):
-        said = declared.reported(namespace, interface)
-        for key, value in said.items():
-            assert value == pytest.approx(shape[key], rel=1e-3), f"{what}: {key} is {value}, declared {shape[key]}"
-        delayed += said["delay_s"] == 0.012
-    assert delayed == 4
+    wrong, compared = declared.differences(preset)
+    assert wrong == [] and compared == 7 * 2 * len(preset["links"])
 
 
 def test_the_satellite_path_adds_48_ms_to_a_round_trip(preset: dict[str, Any], preset_plan: Plan) -> None:
@@ -97,21 +91,20 @@ def put_meter(inventory: dict[str, Any], name: str, body: dict[str, Any] | None)
         return dict(json.loads(answer.read() or b"{}"))
 
 
-def goodput_bps(inventory: dict[str, Any], source: str, sink: str, *, after: float, seconds: float) -> float:
-    """TCP (cubic) goodput in a window that begins when the burst of a meter is spent."""
-    nodes = {node["name"]: node for node in inventory["nodes"]}
-    ends = [namespaces.of_process(nodes[name]["pid"]) for name in (source, sink)]
-    with tcp_flows.flows([(ends[0], ends[1], nodes[sink]["address"])]) as flows:
-        return tcp_flows.rates(flows, seconds, after=after)[0]
+def rate_bps(inventory: dict[str, Any], source: str, sink: str, *, offered_bps: float, after_s: float) -> float:
+    """What arrives of a steady stream of full frames, in four seconds that begin when a burst is spent."""
+    count = round(offered_bps * (after_s + 4.5) / 8 / 1514)
+    train = probe.train(inventory, source, sink, count, frame_bytes=1514, interval_s=1514 * 8 / offered_bps)
+    assert train.sending_s < after_s + 6, f"{count} frames took {train.sending_s:.1f} s: this machine is too busy"
+    return train.frames_per_s(after_s, after_s + 4) * 1514 * 8
 
 
-@pytest.mark.parametrize("rate_bps", [2_000_000, 10_000_000])
-def test_a_meter_of_the_controller_holds_in_the_kernel(preset: dict[str, Any], rate_bps: int) -> None:
+def test_a_meter_of_the_controller_holds_in_the_kernel(preset: dict[str, Any]) -> None:
     target = {"kind": "cohort", "name": "1"}
-    view = put_meter(preset, "first", {"target": target, "direction": "up", "rate": f"{rate_bps // 10**6} Mbit/s"})
+    view = put_meter(preset, "first", {"target": target, "direction": "up", "rate": "5 Mbit/s"})
     try:
         assert view["in_force"] == "drop" and view["problem"] is None, view
-        measured = goodput_bps(preset, "fc.10", "fed.1", after=3.0, seconds=5.0)
+        measured = rate_bps(preset, "fc.10", "fed.1", offered_bps=9e6, after_s=2.5)
         rundir = Path(preset["core"]["ovs_rundir"])
         pid = (rundir / "ovs-vswitchd.pid").read_text().strip()
         command = ["ovs-appctl", "-t", f"{rundir}/ovs-vswitchd.{pid}.ctl", "dpctl/dump-flows"]
@@ -119,9 +112,9 @@ def test_a_meter_of_the_controller_holds_in_the_kernel(preset: dict[str, Any], r
         assert "meter(" in flows, flows  # in the kernel's own flows
     finally:
         put_meter(preset, "first", None)
-    expected = rate_bps * tcp_flows.GOODPUT_SHARE
-    print(f"meter of {rate_bps / 1e6:g} Mbit/s: expected {expected / 1e6:.2f}, measured {measured / 1e6:.2f} Mbit/s")
-    assert abs(measured / expected - 1) <= 0.05
+    probe.assert_near("Mbit/s with a meter", measured / 1e6, 5, 0.15)
+    free = rate_bps(preset, "fc.10", "fed.1", offered_bps=9e6, after_s=0.5)
+    probe.assert_near("Mbit/s after it is gone", free / 1e6, 9, 0.3)
 
 
 def test_a_queued_limit_on_the_satellite_port_keeps_its_delay(preset: dict[str, Any]) -> None:
@@ -130,15 +123,15 @@ def test_a_queued_limit_on_the_satellite_port_keeps_its_delay(preset: dict[str, 
     port = next(port["number"] for switch in preset["switches"] if switch["name"] == "satsw11"
                 for port in switch["ports"] if port["peer"] == "aggsw10")  # fmt: skip
     target = {"kind": "port", "switch": "satsw11", "port": port}
-    view = put_meter(preset, "sat", {"target": target, "direction": "down", "rate": "5 Mbit/s", "enforce": "queue"})
+    view = put_meter(preset, "sat", {"target": target, "direction": "up", "rate": "5 Mbit/s", "enforce": "queue"})
     try:
         assert view["in_force"] == "queue" and view["problem"] is None, view
-        probe.assert_near("RTT in ms", round_trip_ms(preset, "fc.10", "fed.1", 20), before, 1.5)
-        measured = goodput_bps(preset, "fc.10", "fed.1", after=2.0, seconds=4.0)
-        probe.assert_near("Mbit/s", measured / 1e6, 5 * tcp_flows.GOODPUT_SHARE, 0.25)
+        probe.assert_near("RTT in ms", round_trip_ms(preset, "fc.10", "fed.1", 20), before, 1.0)
+        measured = rate_bps(preset, "fc.10", "fed.1", offered_bps=9e6, after_s=1.0)
+        probe.assert_near("Mbit/s", measured / 1e6, 5, 0.15)
     finally:
         put_meter(preset, "sat", None)
-    probe.assert_near("RTT in ms after the limit is gone", round_trip_ms(preset, "fc.10", "fed.1", 20), before, 1.5)
+    probe.assert_near("RTT in ms after the limit is gone", round_trip_ms(preset, "fc.10", "fed.1", 20), before, 1.0)
 
 
 def test_limits_hold_in_cgroups_of_version_2(preset: dict[str, Any]) -> None:
@@ -146,27 +139,33 @@ def test_limits_hold_in_cgroups_of_version_2(preset: dict[str, Any]) -> None:
     assert lab.group_value(preset, "slow", "cpu.max") == "20000 100000"
     assert lab.group_value(preset, "slow", "memory.max") == str(64 * 2**20)
     assert lab.group_value(preset, "slow", "cpuset.cpus.effective") == "0"
-    burn = "import time; s = time.monotonic()\nwhile time.monotonic() - s < 3: pass\nprint(time.process_time())"
-    used = float(lab.run(preset, "slow", "python3", "-S", "-c", burn))
-    print(f"processor time in 3 s: expected 0.60, measured {used:.2f}, allowed up to 0.80")
-    assert 0.3 < used <= 0.80
-    text = lab.run(preset, "slow", "python3", "-S", "-c", "import os; print(os.sched_getaffinity(0))")
-    assert text.strip() == "{0}"
-    hungry = ["python3", "-S", "-c", "x = bytearray(200 * 2**20)"]
+    folder = Path(next(node["cgroups"][0] for node in preset["nodes"] if node["name"] == "slow"))
+
+    def used_us() -> int:
+        return int(re.search(r"usage_usec (\d+)", (folder / "cpu.stat").read_text()).group(1))  # type: ignore[union-attr]
+
+    start, before = time.monotonic(), used_us()
+    execution.execute(preset, "slow", ["timeout", "4", "sh", "-c", "while :; do :; done"], timeout_s=60)
+    share = (used_us() - before) / 1e6 / (time.monotonic() - start)
+    print(f"a busy loop got {share:.3f} of a core, limit 0.2, allowed up to 0.23")
+    assert 0.05 < share <= 0.23
+    assert "Cpus_allowed_list:\t0\n" in lab.run(preset, "slow", "cat", "/proc/self/status")
+    hungry = ["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"]
     assert execution.execute(preset, "slow", hungry, timeout_s=60).returncode == -signal.SIGKILL
     assert "oom_kill 1" in lab.group_value(preset, "slow", "memory.events")
 
 
-def test_after_kill_9_of_its_daemons_nothing_of_a_testbed_is_left(star_plan: Plan) -> None:
-    inventory = engine.raise_testbed(star_plan)
+def test_after_kill_9_of_its_daemons_nothing_of_a_testbed_is_left() -> None:
+    plan = lab.star("t-kernel-killed", {"a": "10 Mbit/s", "b": None})
+    inventory = engine.raise_testbed(plan)
     try:
         for daemon in ("ovs-vswitchd", "ovsdb-server"):
             os.kill(int(Path(inventory["core"]["ovs_rundir"], f"{daemon}.pid").read_text()), signal.SIGKILL)
     finally:
-        result = engine.remove_testbed(star_plan.testbed)
+        result = engine.remove_testbed(plan.testbed)
     assert result.left == ()
-    assert wait_for_none(star_plan.testbed) == []
+    assert wait_for_none(plan.testbed) == []
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, timeout=30, check=True).stdout
     # A datapath is its namespace's own: the guest's first namespace has never seen one.
     assert "ovs-system" not in links
-    assert not Path("/run/netns", star_plan.core_namespace).exists()
+    assert not Path("/run/netns", plan.core_namespace).exists()
