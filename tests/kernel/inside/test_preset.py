@@ -43,11 +43,11 @@ def preset(preset_plan: Plan) -> Iterator[dict[str, Any]]:
         yield inventory
 
 
-def round_trip_ms(inventory: dict[str, Any], source: str, target: str, count: int = 40) -> float:
+def round_trip_ms(inventory: dict[str, Any], source: str, target: str, count: int = 80) -> float:
     """The least of ping's own figures: a busy machine only adds to what links add."""
-    text = lab.run(inventory, source, "ping", "-c", str(count), "-i", "0.05", "-W", "2", target)
+    text = lab.run(inventory, source, "ping", "-c", str(count), "-i", "0.03", "-W", "2", target)
     times = [float(found) for found in re.findall(r"time=([\d.]+) ms", text)]
-    assert len(times) == count, text
+    assert len(times) >= count - 1, text
     return min(times)
 
 
@@ -119,19 +119,19 @@ def test_a_meter_of_the_controller_holds_in_the_kernel(preset: dict[str, Any]) -
 
 def test_a_queued_limit_on_the_satellite_port_keeps_its_delay(preset: dict[str, Any]) -> None:
     """The tree of queues that replaces the port's own shaping has netem in its leaves."""
-    before = round_trip_ms(preset, "fc.10", "fed.1", 20)
+    before = round_trip_ms(preset, "fc.10", "fed.1")
     port = next(port["number"] for switch in preset["switches"] if switch["name"] == "satsw11"
                 for port in switch["ports"] if port["peer"] == "aggsw10")  # fmt: skip
     target = {"kind": "port", "switch": "satsw11", "port": port}
     view = put_meter(preset, "sat", {"target": target, "direction": "up", "rate": "5 Mbit/s", "enforce": "queue"})
     try:
         assert view["in_force"] == "queue" and view["problem"] is None, view
-        probe.assert_near("RTT in ms", round_trip_ms(preset, "fc.10", "fed.1", 20), before, 1.0)
-        measured = rate_bps(preset, "fc.10", "fed.1", offered_bps=9e6, after_s=1.0)
+        probe.assert_near("RTT in ms", round_trip_ms(preset, "fc.10", "fed.1"), before, 1.0)
+        measured = rate_bps(preset, "fc.10", "fed.1", offered_bps=9e6, after_s=2.5)
         probe.assert_near("Mbit/s", measured / 1e6, 5, 0.15)
     finally:
         put_meter(preset, "sat", None)
-    probe.assert_near("RTT in ms after the limit is gone", round_trip_ms(preset, "fc.10", "fed.1", 20), before, 1.0)
+    probe.assert_near("RTT in ms after the limit is gone", round_trip_ms(preset, "fc.10", "fed.1"), before, 1.0)
 
 
 def test_limits_hold_in_cgroups_of_version_2(preset: dict[str, Any]) -> None:
