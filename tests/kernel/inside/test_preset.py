@@ -71,16 +71,19 @@ def test_tc_reports_what_the_preset_declares(preset: dict[str, Any]) -> None:
 
 
 def test_the_satellite_path_adds_48_ms_to_a_round_trip(preset: dict[str, Any], preset_plan: Plan) -> None:
-    with_delay = round_trip_ms(preset, "fc.10", "fed.1")
     set_delay(preset, preset_plan, False)
     try:
         without = round_trip_ms(preset, "fc.10", "fed.1")
     finally:
         set_delay(preset, preset_plan, True)
-    print(f"RTT fc.10 to fed.1: {with_delay:.2f} ms with delay, {without:.2f} ms without")
-    probe.assert_near("added RTT in ms", with_delay - without, ADDED_RTT_MS, 1.0)
-    again = round_trip_ms(preset, "fed.1", "fc.10")
-    probe.assert_near("added RTT in ms, put back, from the other end", again - without, ADDED_RTT_MS, 1.0)
+    for ends in (("fc.10", "fed.1"), ("fed.1", "fc.10")):
+        # Timers are never early, and late while the host is busy with something else: the least of up to four looks.
+        with_delay = round_trip_ms(preset, *ends)
+        for _ in range(3):
+            if with_delay - without > ADDED_RTT_MS + 0.8:
+                with_delay = min(with_delay, round_trip_ms(preset, *ends))
+        print(f"RTT {ends[0]} to {ends[1]}: {with_delay:.2f} ms with delay, {without:.2f} ms without")
+        probe.assert_near("added RTT in ms", with_delay - without, ADDED_RTT_MS, 1.0)
 
 
 def put_meter(inventory: dict[str, Any], name: str, body: dict[str, Any] | None) -> dict[str, Any]:
