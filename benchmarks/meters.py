@@ -8,7 +8,7 @@
 Goodput: a cohort of one and of ten clients sends to its server (up) or receives from it (down) through the whole
 preset, under one cohort meter. TCP is cubic at every sender (set by iperf3, and checked). Measurement begins after
 `--settle` seconds, when the first burst is spent. Each figure is the median of `--runs` runs. The window check samples
-the receiving interface every 50 ms and compares the bytes of every window with rate x time + burst.
+an interface behind the meter every 50 ms and compares the bytes of every window with rate x time + burst.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +47,7 @@ SAMPLER = (
     "column, end = int(sys.argv[1]), time.monotonic() + float(sys.argv[2])\n"
     "while time.monotonic() < end:\n"
     "    for line in open('/proc/net/dev'):\n"
-    "        if line.strip().startswith('eth0:'):\n"
+    "        if line.strip().startswith(sys.argv[3] + ':'):\n"
     "            print(time.monotonic(), line.split(':')[1].split()[column])\n"
     "    time.sleep(0.05)\n"
 )
@@ -116,12 +117,9 @@ def transfer(
     if "end" not in result or result.get("error"):
         raise SystemExit(f"{client}: iperf3: {result.get('error') or done.stderr or done.stdout[:300]}")
     end = result["end"]
-    if protocol == "tcp":
-        if end.get("sender_tcp_congestion") != "cubic":
-            raise SystemExit(f"{client}: sent with {end.get('sender_tcp_congestion')}, not cubic")
-        return float(end["sum_received"]["bits_per_second"])
-    total = end["sum"]
-    return float(total["bits_per_second"]) * (1 - float(total["lost_percent"]) / 100)
+    if protocol == "tcp" and end.get("sender_tcp_congestion") != "cubic":
+        raise SystemExit(f"{client}: sent with {end.get('sender_tcp_congestion')}, not cubic")
+    return float(end["sum_received"]["bits_per_second"])
 
 
 def measure(
@@ -135,23 +133,33 @@ def measure(
     """(goodput bit/s, Jain's index, worst window: bytes over rate x time + burst, as a fraction of the allowance)."""
     ports = [FIRST_PORT + index for index in range(len(clients))]
     total_s = sum(times) + 3
-    receiver, column = (SERVER, "0") if direction == "up" else (clients[0], "0")
+    place, interface, column = metered_end(inventory, direction)
     with ThreadPoolExecutor(2 * len(clients) + 1) as pool:
         listen = [pool.submit(execution.execute, inventory, SERVER, ["iperf3", "-s", "-1", "-p", str(port)],
                               timeout_s=total_s + 60) for port in ports]  # fmt: skip
         time.sleep(0.7)
-        sampler = [sys.executable, "-c", SAMPLER, column, f"{total_s:g}"]
-        samples = pool.submit(execution.execute, inventory, receiver, sampler, timeout_s=total_s + 30)
+        sampler = ["nsenter", f"--net={place}", "--", sys.executable, "-c", SAMPLER, column, f"{total_s:g}", interface]
+        samples = pool.submit(subprocess.check_output, sampler, text=True, timeout=total_s + 30)
         sent = [pool.submit(transfer, inventory, client, port, direction, protocol, rate_bps / len(clients), times)
                 for client, port in zip(clients, ports, strict=True)]  # fmt: skip
         rates = [future.result() for future in sent]
         for future in listen:
             future.result()
-        # Several receivers (down, ten clients) have no common interface to sample: one client's share says nothing.
-        single = direction == "up" or len(clients) == 1
-        worst = worst_window(samples.result().stdout, rate_bps) if single else float("nan")
+        worst = worst_window(samples.result(), rate_bps)
     jain = sum(rates) ** 2 / (len(rates) * sum(rate**2 for rate in rates)) if any(rates) else 0.0
     return sum(rates), jain, worst
+
+
+def metered_end(inventory: Mapping[str, Any], direction: str) -> tuple[str, str, str]:
+    """(network namespace, interface, column of /proc/net/dev) where all that the meter let through passes: the server's
+    interface upwards, the uplink of the switch in front of the server downwards.
+    """
+    if direction == "up":
+        return f"/proc/{next(n['pid'] for n in inventory['nodes'] if n['name'] == SERVER)}/ns/net", "eth0", "0"
+    switch = next(n["switch"] for n in inventory["nodes"] if n["name"] == SERVER)
+    ports = next(s["ports"] for s in inventory["switches"] if s["name"] == switch)
+    uplink = next(port["interface"] for port in ports if port["peer_kind"] == "switch")
+    return f"/run/netns/{inventory['core']['namespace']}", uplink, "8"
 
 
 def worst_window(text: str, rate_bps: int) -> float:

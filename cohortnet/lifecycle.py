@@ -9,18 +9,22 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import requests
 import yaml
 
+from cohortnet import monitoring_daemon
+from cohortnet.series_keeper import wait_kept
 from fl_node.spawner_client import Spawned, Spawner, SpawnerError
 from topology.engine import engine, launch, state
 from topology.engine.removal import Removal
 from topology.errors import TopologyError
 from topology.model import Testbed
 from topology.plan import Plan
+from topology.traffic import client as traffic
 
 ProgressCall = Callable[[str, int, int], None]
 AGENT_ROLES = ("client", "server")
@@ -53,10 +57,14 @@ def raise_all(plan: Plan, testbed: Testbed, runs: Path, progress: ProgressCall) 
         (plan.state / "plan.json").write_text(json.dumps(plan.as_dict(), indent=1) + "\n", encoding="utf-8")
         programs = _start_programs(plan, spawner[0], inventory, progress) if spawns else {}
         _wait_ready(inventory, programs, progress)
+        if plan.monitoring is not None:
+            monitoring_daemon.start(plan, progress)
         if any(node.role == "mlfo-edge" for node in plan.nodes):
             argv = [sys.executable, "-m", "cohortnet.recorder", "--inventory", str(plan.inventory),
                     "--runs", str(runs.resolve())]  # fmt: skip
             launch.start_daemon(plan.testbed, argv, plan.logs / "recorder.log")
+        for problem in traffic.begin(inventory):
+            print(f"cohortnet: {problem}", file=sys.stderr)
     except BaseException as error:
         with engine.uninterrupted():
             removal = engine.remove_testbed(plan.testbed, lambda *_: None)
@@ -73,7 +81,10 @@ def runs_file(testbed: str) -> Path:
 
 
 def remove_all(name: str, progress: ProgressCall) -> Removal:
-    """Remove a testbed in whatever state it is. Recorded runs stay."""
+    """Remove a testbed in whatever state it is. Recorded runs stay; those that have just ended get their series first.
+    """
+    with suppress(OSError):
+        wait_kept(Path(runs_file(name).read_text(encoding="utf-8")), name, progress)
     return engine.remove_testbed(name, progress)
 
 

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from cohortnet import show
 from cohortnet.cli_meters import meter_app, show_app
+from cohortnet.cli_traffic import traffic_app
 from cohortnet.controller_client import Controller, controller_url
 from cohortnet.orchestrator import Orchestrator, OrchestratorError, edge_url
 from cohortnet.probe import ping_all, tcp_goodput
@@ -153,6 +154,10 @@ class Prompt(cmd.Cmd):
     def do_show(self, line: str) -> None:
         """show flows|meters|ports [--switch S]: what the switches have now"""
         self._as_typed(show_app, "show", line)
+
+    def do_traffic(self, line: str) -> None:
+        """traffic list|start|stop|set ...: as `cohortnet traffic`, e.g. traffic set background --rate 10mbit"""
+        self._as_typed(traffic_app, "traffic", line)
 
     def _as_typed(self, commands: typer.Typer, name: str, line: str) -> None:
         words = shlex.split(line)

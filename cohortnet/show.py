@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from cohortnet.show_traffic import flow_table
 from topology.plan import Plan, Shape
 from topology.units import format_rate, format_size, format_time
 
@@ -86,6 +87,7 @@ def plan_tables(plan: Plan) -> list[Table]:
         switch_table(data["switches"]),
         link_table(data["links"]),
         cohort_table(data["cohorts"]),
+        *([flow_table(data["traffic"])] if data["traffic"] else []),
     ]
 
 

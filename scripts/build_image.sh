@@ -30,11 +30,11 @@ while [ $# -gt 0 ]; do
         --check) check=yes ;;
         --base) need_value "$1" "$#"; base=$2; shift ;;
         -h | --help) usage; exit 0 ;;
-        *) die "unknown option $1. Type scripts/build_image.sh --help" ;;
+        *) wrong_input "unknown option $1. Type scripts/build_image.sh --help" ;;
     esac
     shift
 done
-case $base in auto | registry | debian) ;; *) die "--base $base: allowed are auto, registry, debian" ;; esac
+case $base in auto | registry | debian) ;; *) wrong_input "--base $base: allowed are auto, registry, debian" ;; esac
 
 cd "$COHORTNET_ROOT"
 WORK=

@@ -31,12 +31,12 @@ while [ $# -gt 0 ]; do
         --runtime) need_value "$1" "$#"; runtime=$2; shift ;;
         --keep) keep=yes ;;
         -h | --help) usage; exit 0 ;;
-        *) die "unknown option $1. Type scripts/quickstart.sh --help" ;;
+        *) wrong_input "unknown option $1. Type scripts/quickstart.sh --help" ;;
     esac
     shift
 done
-[[ $rounds =~ ^[1-9][0-9]{0,3}$ ]] || die "--rounds $rounds: allowed is a whole number from 1 to 9999"
-case $runtime in namespace | docker) ;; *) die "--runtime $runtime: allowed are namespace, docker" ;; esac
+[[ $rounds =~ ^[1-9][0-9]{0,3}$ ]] || wrong_input "--rounds $rounds: allowed is a whole number from 1 to 9999"
+case $runtime in namespace | docker) ;; *) wrong_input "--runtime $runtime: allowed are namespace, docker" ;; esac
 need_root scripts/quickstart.sh
 cd "$COHORTNET_ROOT"
 

@@ -44,7 +44,7 @@ _WITHOUT = {
     "iptables": "seeing what the host's firewall does",
     "ovs-ofctl": "looking at flows by hand",
     "ping": "`pingall` in namespace nodes",
-    "iperf3": "`iperf` and measuring links",
+    "iperf3": "`iperf`, measuring links and background traffic",
     "dockerd": "the runtime `docker`; the runtime `namespace` needs no daemon",
     "docker-init": "the runtime `docker`: its containers have an init process that reaps",
     "prometheus": "monitoring",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from topology.errors import Problem, TestbedProblems
 from topology.units import parse_burst, parse_fraction, parse_meter_rate, parse_rate, parse_size, parse_time
@@ -150,13 +150,141 @@ class Meter(_Strict):
     enforce: Literal["auto", "drop", "queue"] = "auto"
 
 
-class Preset(_Strict):
-    """A ready-made topology; its nodes, switches and links are added to those of the file."""
+class Traffic(_Strict):
+    """Background traffic from one node to another; it is sent while it is started.
 
-    kind: Literal["factory-satellite"] = "factory-satellite"
+    `rate` is the mean of the payload over a long time, whatever the pattern. `period` (on-off, sine), `on` (on-off: how
+    much of a period is sent), `low` (sine: its lowest rate), `size` and `seed` (poisson: blocks that arrive).
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+    source: str = Field(alias="from")
+    destination: str = Field(alias="to")
+    rate: Rate
+    protocol: Literal["tcp", "udp"] = "tcp"
+    pattern: Literal["constant", "poisson", "on-off", "sine"] = "constant"
+    period: Time | None = None
+    on: Time | None = None
+    size: Size | None = None
+    low: Rate | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    start: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _key_on(cls, data: Any) -> Any:
+        # In YAML 1.1 an unquoted `on` is the truth value, also as a key.
+        if isinstance(data, dict) and True in data and "on" not in data:
+            return {("on" if key is True else key): value for key, value in data.items()}
+        return data
+
+
+def _parse_period(value: object) -> float:
+    seconds = parse_time(value)
+    if not 0.1 <= seconds <= 60:
+        raise ValueError(f"{value!r}: a period is '100 ms' to '60 s' (Prometheus calls a series gone after minutes)")
+    return seconds
+
+
+def _parse_retention(value: object) -> float:
+    seconds = parse_time(value)
+    if not 600 <= seconds <= 366 * 86400:
+        raise ValueError(f"{value!r}: a retention is '10 min' to '366 d'")
+    return seconds
+
+
+class Monitoring(_Strict):
+    """What is measured while the testbed is up. `prometheus`: on the host, in the emulated network (its node is the one
+    with the role prometheus, and monitoring traffic is part of the experiment), or none of ours.
+
+    `period` is that of the collections, `retention` how long Prometheus keeps samples (a testbed's are gone with it; a
+    run's are kept with the run). Both ports are at 127.0.0.1 of the host.
+    """
+
+    prometheus: Literal["host", "in-band", "none"] = "host"
+    period: Annotated[float, BeforeValidator(_parse_period)] = 5.0
+    retention: Annotated[float, BeforeValidator(_parse_retention)] = 86400.0
+    port: Annotated[int, Field(ge=1, le=65535)] = 9090
+    exporter_port: Annotated[int, Field(ge=1, le=65535)] = 9100
+
+
+def _switched(value: object) -> object:
+    # `monitoring: true` is the table of all defaults, `false` the same as leaving the key out.
+    return value if not isinstance(value, bool) else ({} if value else None)
+
+
+class _Sized(_Strict):
+    """What every preset has; its nodes, switches and links are added to those of the file."""
+
     cohorts: Annotated[int, Field(ge=1, le=2000)] = 3
     clients: Annotated[int, Field(ge=1, le=20000)] = 50
+
+
+class FactorySatellite(_Sized):
+    """Servers behind a satellite, clients on campus switches."""
+
+    kind: Literal["factory-satellite"] = "factory-satellite"
     campuses: Annotated[int, Field(ge=1, le=200)] = 5
+
+
+class ThreeAccess(_Sized):
+    """Clients behind three kinds of access: satellite, fixed wireless and metro fibre.
+
+    `spread: cohort` puts each cohort behind one kind, in turn; `client` spreads the clients of each cohort over all.
+    """
+
+    kind: Literal["three-access"]
+    clients: Annotated[int, Field(ge=1, le=20000)] = 30
+    spread: Literal["cohort", "client"] = "cohort"
+    satellite: Shaping = Field(default_factory=Shaping)
+    wireless: Shaping = Field(default_factory=Shaping)
+    metro: Shaping = Field(default_factory=Shaping)
+
+
+class CloudFogEdge(_Sized):
+    """A tree of three tiers; FL servers stand in the cloud, or each in the fog next to its clients."""
+
+    kind: Literal["cloud-fog-edge"]
+    cohorts: Annotated[int, Field(ge=1, le=2000)] = 2
+    clients: Annotated[int, Field(ge=1, le=20000)] = 16
+    fogs: Annotated[int, Field(ge=1, le=50)] = 2
+    edges: Annotated[int, Field(ge=1, le=50)] = 2
+    servers: Literal["cloud", "fog"] = "cloud"
+    cloud_link: Shaping = Field(default_factory=Shaping)
+    fog_link: Shaping = Field(default_factory=Shaping)
+    client_link: Shaping = Field(default_factory=Shaping)
+
+
+def _distance_or_time(value: object) -> object:
+    return value if value == "distance" else parse_time(value)
+
+
+class GraphPreset(_Sized):
+    """A real or synthetic network of the collection topohub, a switch for each of its nodes.
+
+    `place` is where cohorts stand: at the nodes with most links, or at those of a list. `delay: distance` is what light
+    takes in fibre over the links' lengths.
+    """
+
+    kind: Literal["graph"]
+    graph: Annotated[str, Field(min_length=3, max_length=100)]
+    clients: Annotated[int, Field(ge=1, le=20000)] = 12
+    place: Literal["degree"] | Annotated[list[str], Field(min_length=1, max_length=2000)] = "degree"
+    core: str | None = None
+    rate: Rate | None = None
+    delay: Annotated[float | Literal["distance"], BeforeValidator(_distance_or_time)] | None = None
+    client_link: Shaping = Field(default_factory=Shaping)
+
+
+Preset = FactorySatellite | ThreeAccess | CloudFogEdge | GraphPreset
+PRESETS = ("factory-satellite", "three-access", "cloud-fog-edge", "graph")
+
+
+def _with_kind(value: object) -> object:
+    # A preset without a kind is the first one, as it always was.
+    return {"kind": PRESETS[0], **value} if isinstance(value, dict) else value
 
 
 class Testbed(_Strict):
@@ -171,7 +299,7 @@ class Testbed(_Strict):
     management_pool: Annotated[IPv4Network, Field(strict=False)] | None = None
     container_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]{0,20}$")] = "mn."
     image: str = "cohortnet/node:latest"
-    preset: Preset | None = None
+    preset: Annotated[Preset, Field(discriminator="kind"), BeforeValidator(_with_kind)] | None = None
     limits: dict[Role, Limits] = Field(default_factory=dict)
     nodes: list[Node] = Field(default_factory=list)
     switches: list[Switch] = Field(default_factory=list)
@@ -180,6 +308,8 @@ class Testbed(_Strict):
     publish: list[Publish] | None = None
     controller: Controller = Field(default_factory=Controller)
     meters: Annotated[list[Meter], Field(max_length=5000)] = Field(default_factory=list)
+    traffic: Annotated[list[Traffic], Field(max_length=200)] = Field(default_factory=list)
+    monitoring: Annotated[Monitoring | None, BeforeValidator(_switched)] = None
     allow_unsupported: list[Unsupported] = Field(default_factory=list)
 
 
@@ -194,11 +324,15 @@ _CODES = {"extra_forbidden": "unknown-key", "missing": "missing-key", "value_err
 
 
 def _problem(error: Any, data: Any) -> Problem:
-    path = _path(tuple(error["loc"]))
+    # The preset's kind stands in the error's place, and not in the file.
+    location = tuple(part for part in error["loc"] if part not in PRESETS)
+    path = _path(location)
     code = _CODES.get(error["type"], "wrong-type" if error["type"].endswith("_type") else "bad-value")
     message = str(error["msg"]).removeprefix("Value error, ")
     hint = ""
-    if code == "unknown-key":
+    if error["type"] == "union_tag_invalid":
+        path, message = f"{path}.kind", f"{error['ctx']['tag']!r} is no preset; allowed are {', '.join(PRESETS)}"
+    elif code == "unknown-key":
         message = f"the key {error['loc'][-1]!r} is not known here"
         hint = "`cohortnet validate --help` and docs/topologies.md list the keys"
     elif code == "missing-key":

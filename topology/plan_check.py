@@ -6,7 +6,8 @@ anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from topology import host_state
 from topology.capabilities import Capabilities
@@ -22,6 +23,8 @@ from topology.finding import (
     some,
 )
 from topology.plan import Plan, PlannedNode
+from topology.traffic import paths
+from topology.traffic.schedule import pattern_of
 
 _NETEM_VERBS = {
     "delay": "delay packets",
@@ -52,10 +55,22 @@ def check_plan(plan: Plan, found: Capabilities, *, raising: bool = True) -> list
                 )
             )
         wanted = ENGINE_PROGRAMS + (SWITCH_PROGRAMS if plan.switches else ())
+        if plan.runtime == "namespace" and any(flow.start for flow in plan.traffic):  # a container brings its own
+            wanted += ("iperf3",)
         missing = [name for name in wanted if found.programs.get(name) is None]
         if missing:
             problems.append(
                 Problem("", "missing-program", f"not installed here: {', '.join(missing)}", install(missing))
+            )
+        watched = plan.monitoring
+        if watched is not None and watched.prometheus != "none" and found.programs.get("prometheus") is None:
+            problems.append(
+                Problem(
+                    "monitoring",
+                    "missing-program",
+                    "not installed here: prometheus",
+                    f"{install(['prometheus'])}; or write `monitoring: {{prometheus: none}}` for the exporter alone",
+                )
             )
     return problems
 
@@ -190,8 +205,30 @@ def _cpus(text: str) -> set[int]:
 
 
 def port_problems(plan: Plan) -> list[Problem]:
-    """The plan's published ports on which somebody listens already, now."""
-    taken = host_state.listening(port.host_port for port in plan.published)
+    """The plan's ports of the host (published ones, monitoring's) on which somebody listens already, now."""
+    own = plan.monitoring.ports() if plan.monitoring else {}
+    taken = host_state.listening([*(port.host_port for port in plan.published), *own.values()])
+    return [
+        *(_monitoring_port(key, port, taken[port]) for key, port in own.items() if port in taken),
+        *_published_ports(plan, {port: who for port, who in taken.items() if port not in own.values()}),
+    ]
+
+
+def _monitoring_port(key: str, port: int, holder: str) -> Problem:
+    # Debian starts a Prometheus of its own where the package is installed on a machine with systemd.
+    end = "`sudo systemctl disable --now prometheus` ends the package's own service" if holder.startswith(
+        "prometheus "
+    ) else "end that program (`cohortnet ls` shows testbeds that are up)"  # fmt: skip
+    name = key.rpartition(".")[2]
+    return Problem(
+        key,
+        "port-in-use",
+        f"port {port} of this host is in use" + (f" by {holder}" if holder else ""),
+        f"write `monitoring: {{{name}: PORT}}` with a free one; or {end}",
+    )
+
+
+def _published_ports(plan: Plan, taken: Mapping[int, str]) -> list[Problem]:
     return [
         Problem(
             f"publish {port.host}:{port.host_port}",
@@ -235,4 +272,19 @@ def resource_warnings(plan: Plan, found: Capabilities) -> list[Finding]:
                 "fewer clients" + (", or `--runtime namespace`" if plan.runtime == "docker" else ""),
             )
         )
+    return [*warnings, *_overfull_paths(plan)]
+
+
+def _overfull_paths(plan: Plan) -> list[Finding]:
+    """UDP flows that send more than their way carries; TCP flows of that kind are no plan at all."""
+    links = paths.rates(plan.links) if plan.traffic else []
+    warnings = []
+    for flow in plan.traffic:
+        pattern = pattern_of(asdict(flow))
+        narrowest = paths.narrowest_bps(links, flow.source, flow.destination)
+        wrong = paths.beyond_path(pattern, flow.protocol, narrowest)
+        if wrong is not None:
+            warnings.append(Finding("traffic", "warning", f"flow {flow.name!r}: {wrong.message}",
+                                    "the rest is lost in front of that link, with what others send there",
+                                    "a lower `rate:`"))  # fmt: skip
     return warnings

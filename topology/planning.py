@@ -9,9 +9,9 @@ from collections import Counter
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
-from topology import metering, presets
+from topology import metering, presets, watching
 from topology.errors import Problem, TestbedProblems
-from topology.model import Cohort, Limits, Link, Node, Publish, Shaping, Switch, Testbed
+from topology.model import Cohort, Limits, Link, Node, Publish, Shaping, Switch, Testbed, Traffic
 from topology.plan import (
     STATE_ROOT,
     Plan,
@@ -23,6 +23,7 @@ from topology.plan import (
     PublishedPort,
     Shape,
 )
+from topology.traffic import checking
 
 NODE_INTERFACE = "eth0"
 MANAGEMENT_INTERFACE = "mgmt0"
@@ -79,6 +80,12 @@ class _Planner:
         self.cohorts: list[Cohort] = testbed.cohorts or (added.cohorts if added else [])
         publish = testbed.publish if testbed.publish is not None else (added.publish if added else [])
         self.publish: list[Publish] = list(publish)
+        # A flow of the file takes the place of the preset's of that name.
+        own = {flow.name for flow in testbed.traffic}
+        self.traffic: list[tuple[str, Traffic]] = [
+            *((f"preset.traffic[{i}]", f) for i, f in enumerate(added.traffic if added else []) if f.name not in own),
+            *((f"traffic[{i}]", flow) for i, flow in enumerate(testbed.traffic)),
+        ]
         self.from_preset = {
             "nodes": len(added.nodes) if added else 0,
             "switches": len(added.switches) if added else 0,
@@ -225,6 +232,7 @@ class _Planner:
                     "choose another",
                 )
             taken[entry.host_port] = f"publish[{index}]"
+        self.problems += watching.check(self.testbed, self.nodes, taken)
 
     def _check_controller(self) -> None:
         controller = self.testbed.controller
@@ -319,6 +327,8 @@ class _Planner:
         links, switches = self._links_and_switches(ids)
         meters, wrong = metering.plan_meters(self.testbed, self.nodes, self.cohorts, switches)
         self.problems += wrong
+        traffic, wrong = checking.plan_traffic(self.testbed, self.traffic, [n.name for n in self.nodes], links)
+        self.problems += wrong
         if self.problems:
             raise TestbedProblems(self.problems)
         nodes = self._nodes(
@@ -328,6 +338,8 @@ class _Planner:
         if self.testbed.controller.kind == "builtin":
             port = self.testbed.controller.rest_host_port
             published.append(PublishedPort(None, CONTROLLER_REST_PORT, "127.0.0.1", port))
+        monitoring, reached = watching.plan_monitoring(self.testbed, self.nodes)
+        published += reached
         return Plan(
             testbed=self.testbed.name,
             runtime=self.testbed.runtime,
@@ -345,7 +357,9 @@ class _Planner:
             published=tuple(published),
             allow_unsupported=tuple(dict.fromkeys(self.testbed.allow_unsupported)),
             meters=meters,
+            traffic=traffic,
             controller_address=self.testbed.controller.address,
+            monitoring=monitoring,
         )
 
     def _links_and_switches(self, ids: dict[str, int]) -> tuple[list[PlannedLink], list[PlannedSwitch]]:

@@ -50,7 +50,7 @@ def test_help_says_usage_and_what_is_installed(script: str) -> None:
 )
 def test_unknown_words_are_refused_before_anything_happens(command: list[str], named: str) -> None:
     done = run(*command)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert named in done.stderr and "error:" in done.stderr
 
 
@@ -81,6 +81,19 @@ def test_what_is_missing_is_named_with_its_reason_before_it_is_installed() -> No
     assert "cohortnet-no-such-package" in done.stdout and "the reason why" in done.stdout
     installs = [line for line in done.stderr.splitlines() if line.startswith("called install")]
     assert len(installs) == 1 and installs[0].endswith(" cohortnet-no-such-package")
+
+
+@pytest.mark.parametrize(("package", "ends"), [("prometheus", True), ("cohortnet-no-such-package", False)])
+def test_only_a_service_that_we_installed_and_that_is_in_the_way_is_ended(package: str, ends: bool) -> None:
+    setup = (
+        "apt-get() { true; }; apt_is_known() { true; }; apt_is_installed() { false; }; id() { echo 0; };"
+        "apt_log() { echo /dev/null; }; systemd_runs() { true; }; systemctl() { echo \"systemctl $*\" >&3; };"
+    )
+    done = bash(f"exec 3>&1; {setup} apt_missing {package}=why")
+    assert done.returncode == 0, done.stderr
+    assert ("systemctl disable --now prometheus.service" in done.stdout) is ends
+    there = bash(f"exec 3>&1; {setup} apt_is_installed() {{ true; }}; apt_missing {package}=why")
+    assert there.stdout == "", "what was there before is left as it is"
 
 
 def test_an_unusable_python_is_refused_by_name() -> None:

@@ -129,17 +129,17 @@ class DockerRuntime:
         """Remove every container with the testbed's label, in whatever state, and wait until all are gone.
 
         Raises:
-            TopologyError: where containers stay, or where the daemon does not answer though the testbed was
-                raised with Docker.
+            TopologyError: where containers stay, or where the daemon does not answer though the testbed has
+                containers.
         """
         try:
             with self._client(QUICK_TIMEOUT_S) as client:
                 client.ping()
         except (TopologyError, DockerException, requests.RequestException) as error:
-            if not _raised_with_docker(state):
+            if not _has_containers(state):
                 return []
             raise TopologyError(
-                f"testbed {testbed!r} was raised with Docker, and {explanation(error)}: its containers may "
+                f"testbed {testbed!r} has containers, and {explanation(error)}: its containers may "
                 f"still be there; {self._start_hint(other_runtime=False)}, then `cohortnet down {testbed}`"
             ) from error
         removed: dict[str, str] = {}
@@ -460,8 +460,10 @@ def _check_limits(plan: Plan) -> list[Problem]:
     return problems
 
 
-def _raised_with_docker(state: Path) -> bool:
+def _has_containers(state: Path) -> bool:
     # Whatever was written down before the daemon went away; a state that cannot be read tells nothing.
+    if (state / "containers").exists():
+        return True
     for path in (state / "plan.json", state / "state.json", state / "shared" / "inventory.json"):
         try:
             data = json.loads(path.read_text(encoding="utf-8"))

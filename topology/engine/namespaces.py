@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -30,6 +31,7 @@ _MS_BIND = 4096
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
 _MNT_DETACH = 2
+_PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _T = TypeVar("_T")
@@ -191,29 +193,56 @@ def start_in_node(
     """
 
     def body() -> subprocess.Popen[Any]:
-        groups = [os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in cgroups]
-        spaces = []
-        try:
-            for name, kind in _NODE_NAMESPACES:
-                spaces.append((os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), kind))
-            unshare(CLONE_FS)  # a thread that shares its root and folder with others may not change its mounts
-            for fd, kind in spaces:
-                setns(fd, kind)
-
-            def join() -> None:  # system calls only: it runs between fork and exec
-                for fd in groups:
-                    os.write(fd, b"0")
-                if terminal:
-                    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-            return subprocess.Popen(
-                list(argv), env=dict(env), cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr,
-                preexec_fn=join, start_new_session=new_session, **(options or {}),
-            )  # fmt: skip
-        finally:
-            for fd in groups:
-                os.close(fd)
-            for fd, _ in spaces:
-                os.close(fd)
+        return start_from_here(
+            pid, cgroups, argv, env=env, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, new_session=new_session,
+            terminal=terminal, options=options,
+        )  # fmt: skip
 
     return in_thread(body)
+
+
+def start_from_here(
+    pid: int,
+    cgroups: Sequence[str],
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    stdin: int | IO[Any] | None,
+    stdout: int | IO[Any] | None,
+    stderr: int | IO[Any] | None,
+    cwd: str = "/",
+    new_session: bool = False,
+    terminal: bool = False,
+    options: Mapping[str, Any] | None = None,
+    dies_with_thread: bool = False,
+) -> subprocess.Popen[Any]:
+    """`start_in_node` for a thread that was made for this: the calling thread stays in the node's namespaces.
+
+    With `dies_with_thread` the kernel kills the program when this thread ends, however its process ends.
+    """
+    groups = [os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in cgroups]
+    spaces = []
+    try:
+        for name, kind in _NODE_NAMESPACES:
+            spaces.append((os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), kind))
+        unshare(CLONE_FS)  # a thread that shares its root and folder with others may not change its mounts
+        for fd, kind in spaces:
+            setns(fd, kind)
+
+        def join() -> None:  # system calls only: it runs between fork and exec
+            for fd in groups:
+                os.write(fd, b"0")
+            if terminal:
+                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            if dies_with_thread:
+                _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+        return subprocess.Popen(
+            list(argv), env=dict(env), cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr,
+            preexec_fn=join, start_new_session=new_session, **(options or {}),
+        )  # fmt: skip
+    finally:
+        for fd in groups:
+            os.close(fd)
+        for fd, _ in spaces:
+            os.close(fd)

@@ -106,7 +106,7 @@ def remove(testbed: str, progress: Progress) -> Removal:
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="daemons") as pool:
         daemons = pool.submit(cgroups.end_all, testbed, grace_s=_GRACE_S, deadline_s=end_s, below="core")
         steps.run(lambda: [f"node {name}" for name in NamespaceRuntime().remove(testbed, folder, progress)])
-        if known is None or known.plan.runtime == "docker":
+        if known is None or known.plan.runtime == "docker" or state.has_containers(testbed):
             steps.run(lambda: _docker_nodes(testbed, folder, progress, wanted=known is not None))
         steps.run(lambda: _ended("daemons", daemons.result()))
     progress("daemons ended", 1, 1)

@@ -50,6 +50,13 @@ def folder(testbed: str) -> Path:
     return STATE_ROOT / check_name(testbed)
 
 
+def has_containers(testbed: str) -> bool:
+    """Whether the testbed has containers beside those of a Docker runtime's nodes: whoever makes one with the
+    testbed's label first writes a file `containers` into its state folder.
+    """
+    return (folder(testbed) / "containers").exists()
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file in one step: a reader, or a crash, sees the old one or the new one."""
     temporary = path.with_name(path.name + ".new")

@@ -1,0 +1,1 @@
+"""Declared against measured: what a raised testbed's links and paths really do, compared with its inventory."""
