@@ -1,4 +1,4 @@
-"""From what the user typed (a file, or a preset and its numbers) to a Testbed. Used by `cohortnet` and `topo.py`
+"""From what the user typed (a file, or a preset and its numbers) to a Testbed and its Plan. Used by `cohortnet` and `topo.py`
 alike."""
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from topology.errors import Problem, TestbedProblems
-from topology.model import Testbed, load_testbed, parse_testbed
+from topology.model import Testbed, parse_testbed
+from topology.plan import Plan
+from topology.validation import check_data, check_file
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Choice:
     allow_unsupported: Sequence[str] = field(default_factory=tuple)
 
 
-def choose_testbed(choice: Choice) -> Testbed:
-    """The testbed that the choice names.
+def choose_testbed(choice: Choice) -> tuple[Testbed, Plan]:
+    """The testbed that the choice names, and its plan.
 
     Raises:
         TestbedProblems: with every problem found, among them options that contradict one another.
@@ -40,24 +42,14 @@ def choose_testbed(choice: Choice) -> Testbed:
         hint = "write `preset:` into the file, or leave the file out"
         raise TestbedProblems([Problem("", "contradiction", f"{names} cannot be combined with {choice.file}", hint)])
     if choice.file is not None:
-        testbed = load_testbed(choice.file)
-        return testbed.model_copy(update=_checked(_changes(choice, testbed.allow_unsupported)))
+        return check_file(choice.file, _options(choice), choice.allow_unsupported)
     kind = choice.preset or "factory-satellite"
     data: dict[str, Any] = {"name": choice.name or kind, "preset": {"kind": kind, **typed}}
-    return parse_testbed({**data, **_changes(choice, [])})
+    return check_data({**data, **_options(choice), "allow_unsupported": list(choice.allow_unsupported)})
 
 
-def _changes(choice: Choice, allowed: Sequence[str]) -> dict[str, Any]:
-    changes: dict[str, Any] = {"allow_unsupported": [*allowed, *choice.allow_unsupported]}
-    for key in ("name", "runtime", "seed"):
-        value = getattr(choice, key)
-        if value is not None:
-            changes[key] = value
-    return changes
-
-
-def _checked(changes: dict[str, Any]) -> dict[str, Any]:
-    # Options go through the same strict types as the file; a name is needed there and taken away again where none was
-    # typed.
-    testbed = parse_testbed({"name": "unnamed", **changes})
-    return {key: getattr(testbed, key) for key in changes}
+def _options(choice: Choice) -> dict[str, Any]:
+    """What replaces keys of a file. Options go through the same strict types, and are refused by themselves."""
+    typed = {key: getattr(choice, key) for key in ("name", "runtime", "seed") if getattr(choice, key) is not None}
+    parse_testbed({"name": "unnamed", **typed, "allow_unsupported": list(choice.allow_unsupported)})
+    return typed

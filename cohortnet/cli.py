@@ -63,10 +63,7 @@ def build(choice: Choice, *, probe: bool = True, raising: bool = True) -> tuple[
 
     What will be tight here is said on stderr.
     """
-    from topology.planning import make_plan
-
-    testbed = choose_testbed(choice)
-    plan = make_plan(testbed)
+    testbed, plan = choose_testbed(choice)
     if probe:
         from topology.doctor import capabilities, check_plan, port_problems, resource_warnings
 

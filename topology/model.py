@@ -1,25 +1,34 @@
-"""What a user writes: the testbed file, strictly typed. Takes plain data, gives a `Testbed`; no I/O but reading the
-file.
+"""What a user writes: the testbed file, strictly typed. Takes plain data, gives a `Testbed`; no I/O.
 
-Cross references (does the link's node exist?) are checked in `topology.plan`, which sees preset and file together.
+Cross references (does the link's node exist?) are checked in `topology.planning`, which sees preset and file together;
+`topology.validation` reads files and shows the problems of both.
 """
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, ip_address
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from topology.errors import Problem, TestbedProblems
+from topology.problems import problems_of
 from topology.units import parse_burst, parse_fraction, parse_meter_rate, parse_rate, parse_size, parse_time
+
+
+def _written(value: object) -> object:
+    # YAML reads 10 or 0xA000001 as a number, which would silently be an address.
+    if isinstance(value, int | float | bytes):
+        raise ValueError(f"{value!r} is no IPv4 address; write it like '10.0.3.1' (a network like '10.0.0.0/16')")
+    return value
+
 
 Rate = Annotated[int, BeforeValidator(parse_rate)]
 Time = Annotated[float, BeforeValidator(parse_time)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Share = Annotated[float, BeforeValidator(parse_fraction)]
+Address = Annotated[IPv4Address, Field(strict=False), BeforeValidator(_written)]
+Network = Annotated[IPv4Network, Field(strict=False), BeforeValidator(_written)]
 
 NODE_NAME = r"^[A-Za-z][A-Za-z0-9._-]{0,30}$"
 TESTBED_NAME = r"^[a-z][a-z0-9-]{0,30}$"
@@ -51,7 +60,7 @@ class Shaping(_Strict):
 class Limits(_Strict):
     """Processor and memory of a node: `cpu` in cores, `memory` as a size, `cpuset` in kernel notation ("0-1,3")."""
 
-    cpu: Annotated[float, Field(ge=0.01, le=1024, strict=False)] | None = None
+    cpu: Annotated[float, Field(ge=0.01, le=1024)] | None = None
     memory: Size | None = None
     cpuset: Annotated[str, Field(pattern=r"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$")] | None = None
 
@@ -61,7 +70,7 @@ class Node(Limits):
 
     name: Annotated[str, Field(pattern=NODE_NAME)]
     role: Role = "host"
-    address: Annotated[IPv4Address, Field(strict=False)] | None = None
+    address: Address | None = None
     image: str | None = None
     command: list[str] | None = None
     environment: dict[str, str] = Field(default_factory=dict)
@@ -143,7 +152,7 @@ class Meter(_Strict):
     server: str | None = None
     switch: str | None = None
     port: Annotated[int, Field(ge=1, lt=0xFFFFFF00)] | None = None
-    address: Annotated[IPv4Address, Field(strict=False)] | None = None
+    address: Address | None = None
     direction: Literal["up", "down", "both"] = "both"
     rate: Annotated[tuple[int, str], BeforeValidator(parse_meter_rate)]
     burst: Annotated[tuple[int, str], BeforeValidator(parse_burst)] | None = None
@@ -261,8 +270,8 @@ class Testbed(_Strict):
     name: Annotated[str, Field(pattern=TESTBED_NAME)]
     runtime: RuntimeKind = "docker"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
-    address_pool: Annotated[IPv4Network, Field(strict=False)] = IPv4Network("10.0.0.0/16")
-    management_pool: Annotated[IPv4Network, Field(strict=False)] | None = None
+    address_pool: Network = IPv4Network("10.0.0.0/16")
+    management_pool: Network | None = None
     container_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]{0,20}$")] = "mn."
     image: str = "cohortnet/node:latest"
     preset: Annotated[Preset, Field(discriminator="kind"), BeforeValidator(_with_kind)] | None = None
@@ -278,35 +287,6 @@ class Testbed(_Strict):
     allow_unsupported: list[Unsupported] = Field(default_factory=list)
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
-    return text
-
-
-_CODES = {"extra_forbidden": "unknown-key", "missing": "missing-key", "value_error": "bad-value"}
-
-
-def _problem(error: Any, data: Any) -> Problem:
-    # The preset's kind stands in the error's place, and not in the file.
-    location = tuple(part for part in error["loc"] if part not in PRESETS)
-    path = _path(location)
-    code = _CODES.get(error["type"], "wrong-type" if error["type"].endswith("_type") else "bad-value")
-    message = str(error["msg"]).removeprefix("Value error, ")
-    hint = ""
-    if error["type"] == "union_tag_invalid":
-        path, message = f"{path}.kind", f"{error['ctx']['tag']!r} is no preset; allowed are {', '.join(PRESETS)}"
-    elif code == "unknown-key":
-        message = f"the key {error['loc'][-1]!r} is not known here"
-        hint = "`cohortnet validate --help` and docs/topologies.md list the keys"
-    elif code == "missing-key":
-        message = f"the key {error['loc'][-1]!r} is missing"
-    elif error["type"] != "value_error":
-        message = f"{error['input']!r}: {message[0].lower()}{message[1:]}"
-    return Problem(path, code, message, hint)
-
-
 def parse_testbed(data: Any) -> Testbed:
     """Plain data (from YAML or JSON) as a Testbed.
 
@@ -319,29 +299,4 @@ def parse_testbed(data: Any) -> Testbed:
     try:
         return Testbed.model_validate(data)
     except ValidationError as error:
-        raise TestbedProblems([_problem(item, data) for item in error.errors()]) from None
-
-
-def load_testbed(path: Path) -> Testbed:
-    """Read a testbed file (YAML by the safe loader; at most 8 MiB).
-
-    Raises:
-        TestbedProblems: where the file cannot be read, is not YAML, or is no valid testbed.
-    """
-    try:
-        if path.stat().st_size > 8 * 2**20:
-            raise TestbedProblems([Problem(str(path), "too-large", "a testbed file has at most 8 MiB")])
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TestbedProblems([Problem(str(path), "unreadable", f"cannot be read: {error.strerror}")]) from None
-    except UnicodeDecodeError:
-        raise TestbedProblems([Problem(str(path), "not-text", "is not UTF-8 text")]) from None
-    except (ValueError, RecursionError) as error:
-        # The loader lets these out of dates that are none and of thousands of nested brackets.
-        raise TestbedProblems([Problem(str(path), "not-yaml", f"cannot be read: {error}", "quote the value")]) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or "syntax error"
-        raise TestbedProblems([Problem(str(path), "not-yaml", f"is not YAML{where}: {reason}")]) from None
-    return parse_testbed(data)
+        raise TestbedProblems(problems_of(error, data, Testbed)) from None
