@@ -1,5 +1,5 @@
-"""From what the user typed (a file, or a preset and its numbers) to a Testbed and its Plan. Used by `cohortnet` and `topo.py`
-alike."""
+"""From what the user typed (a file, or a preset and its numbers) to a Testbed and its Plan. Used by `cohortnet` and
+`topo.py` alike."""
 
 from __future__ import annotations
 

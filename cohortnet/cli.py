@@ -100,6 +100,14 @@ def validate(
             print(f"{plan.testbed}: valid ({sizes})")
 
 
+@app.command("schema", epilog="Example: cohortnet schema > testbed.schema.json")
+def show_schema() -> None:
+    """Print the JSON Schema of a testbed file, for editors that complete and check as you type."""
+    from topology.schema import testbed_schema
+
+    print(json.dumps(testbed_schema(), indent=1, ensure_ascii=False))
+
+
 @app.command("plan", epilog="Example: cohortnet plan --cohorts 3 --clients 12 --json")
 def show_plan(
     file: FileArgument = None,

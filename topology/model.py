@@ -112,7 +112,8 @@ class Publish(_Strict):
     host_port: Annotated[int, Field(ge=1, le=65535)]
 
 
-def _parse_controller(value: object) -> str:
+def parse_controller(value: object) -> str:
+    """`IP:PORT` of an external controller, IPv6 in brackets. Raises ValueError."""
     host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(f"{value!r} is no address of a controller; write IP:PORT, such as '192.0.2.7:6653'")
@@ -131,11 +132,12 @@ class Controller(_Strict):
     """
 
     kind: Literal["builtin", "external", "none"] = "builtin"
-    address: Annotated[str, BeforeValidator(_parse_controller)] | None = None
+    address: Annotated[str, BeforeValidator(parse_controller)] | None = None
     rest_host_port: Annotated[int, Field(ge=1, le=65535)] = 8080
 
 
-def _name_of_cohort(value: object) -> object:
+def name_of_cohort(value: object) -> object:
+    """A cohort by its name, or by its number without quotes."""
     # The presets' cohorts are called "1", "2", ...: who forgets the quotes means the same.
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -147,7 +149,7 @@ class Meter(_Strict):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-    cohort: Annotated[str, BeforeValidator(_name_of_cohort)] | None = None
+    cohort: Annotated[str, BeforeValidator(name_of_cohort)] | None = None
     client: str | None = None
     server: str | None = None
     switch: str | None = None
@@ -232,7 +234,8 @@ class CloudFogEdge(_Sized):
     client_link: Shaping = Field(default_factory=Shaping)
 
 
-def _distance_or_time(value: object) -> object:
+def distance_or_time(value: object) -> object:
+    """The word `distance`, or a time. Raises ValueError."""
     return value if value == "distance" else parse_time(value)
 
 
@@ -249,7 +252,7 @@ class GraphPreset(_Sized):
     place: Literal["degree"] | Annotated[list[str], Field(min_length=1, max_length=2000)] = "degree"
     core: str | None = None
     rate: Rate | None = None
-    delay: Annotated[float | Literal["distance"], BeforeValidator(_distance_or_time)] | None = None
+    delay: Annotated[float | Literal["distance"], BeforeValidator(distance_or_time)] | None = None
     client_link: Shaping = Field(default_factory=Shaping)
 
 

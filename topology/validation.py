@@ -177,9 +177,10 @@ def _take_out(data: dict[Any, Any], error: ValidationError, lacking: set[str], d
             continue
         lacking.add(_fact(location))
         owner = _at(data, location[:-1])
-        key = next((key for key in owner if str(key) == location[-1]), None) if isinstance(owner, dict) else location[-1]
-        if key is None and location[-1] == "on":
-            key = True  # YAML 1.1
+        key: Any = location[-1]
+        if isinstance(owner, dict):
+            on = True if key == "on" else None  # YAML 1.1
+            key = next((own for own in owner if str(own) == key), on)
         doomed[id(owner), location[-1]] = (owner, key)
     # From the end of each list, so that the places of the others do not move before they are taken.
     for owner, key in sorted(doomed.values(), key=lambda pair: -pair[1] if type(pair[1]) is int else 0):
