@@ -58,23 +58,22 @@ class Document:
         self.problems = tuple(problems)
         self._root = root
 
-    def place(self, path: str) -> Place | None:
+    def place(self, path: str) -> Place:
         """Where the value of this path stands; where there is none (a missing key), the nearest thing around it."""
-        node, found = self._root, None
+        node: yaml.Node | None = self._root
+        found: Place | None = None
         for part in location_of(path):
             step = _step(node, part) if node is not None else None
             if step is None:
                 break
             node, found = step
-        if found is None and self._root is not None:
-            found = _mark(self._root)
+        if found is None:
+            found = _mark(self._root) if self._root is not None else Place(1, 1)
         return found
 
     def placed(self, problem: Problem) -> Problem:
         """The problem with the file's name and its line and column."""
         place = self.place(problem.path) if problem.line is None else Place(problem.line, problem.column or 1)
-        if place is None:
-            return replace(problem, file=self.name)
         return replace(problem, file=self.name, line=place.line, column=place.column)
 
 

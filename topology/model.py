@@ -290,6 +290,10 @@ class Testbed(_Strict):
     allow_unsupported: list[Unsupported] = Field(default_factory=list)
 
 
+def _found(data: object) -> str:
+    return "nothing" if data is None else f"a {type(data).__name__}"
+
+
 def parse_testbed(data: Any) -> Testbed:
     """Plain data (from YAML or JSON) as a Testbed.
 
@@ -297,7 +301,7 @@ def parse_testbed(data: Any) -> Testbed:
         TestbedProblems: with every problem found.
     """
     if not isinstance(data, dict):
-        raise TestbedProblems([Problem("", "wrong-type", f"a testbed is a mapping of keys, found {type(data).__name__}",
+        raise TestbedProblems([Problem("", "wrong-type", f"a testbed is a mapping of keys, found {_found(data)}",
                                        "start with `name: my-testbed`")])  # fmt: skip
     try:
         return Testbed.model_validate(data)
