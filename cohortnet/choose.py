@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ class Choice:
     runtime: str | None = None
     seed: int | None = None
     allow_unsupported: Sequence[str] = field(default_factory=tuple)
+    monitoring: bool = False
+    """Switched on; what a file says of it stays."""
 
 
 def choose_testbed(choice: Choice) -> tuple[Testbed, Plan]:
@@ -42,14 +44,20 @@ def choose_testbed(choice: Choice) -> tuple[Testbed, Plan]:
         hint = "write `preset:` into the file, or leave the file out"
         raise TestbedProblems([Problem("", "contradiction", f"{names} cannot be combined with {choice.file}", hint)])
     if choice.file is not None:
-        return check_file(choice.file, _options(choice), choice.allow_unsupported)
+        _options(choice, {})  # by themselves: what is wrong with them stands in no file
+        return check_file(choice.file, lambda data: _options(choice, data))
     kind = choice.preset or "factory-satellite"
     data: dict[str, Any] = {"name": choice.name or kind, "preset": {"kind": kind, **typed}}
-    return check_data({**data, **_options(choice), "allow_unsupported": list(choice.allow_unsupported)})
+    return check_data(_options(choice, data))
 
 
-def _options(choice: Choice) -> dict[str, Any]:
-    """What replaces keys of a file. Options go through the same strict types, and are refused by themselves."""
+def _options(choice: Choice, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of a file with what was typed: it goes through the same strict types as the file."""
     typed = {key: getattr(choice, key) for key in ("name", "runtime", "seed") if getattr(choice, key) is not None}
-    parse_testbed({"name": "unnamed", **typed, "allow_unsupported": list(choice.allow_unsupported)})
-    return typed
+    if choice.allow_unsupported and isinstance(data.get("allow_unsupported", []), list):
+        typed["allow_unsupported"] = [*data.get("allow_unsupported", []), *choice.allow_unsupported]
+    if choice.monitoring and data.get("monitoring") in (None, False):
+        typed["monitoring"] = True
+    if not data:
+        parse_testbed({"name": "unnamed", **typed})
+    return {**data, **typed}

@@ -7,7 +7,7 @@ Units are SI: bit/s, seconds, bytes, fractions.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ class PlannedNode:
 
     `cpu` in cores, `memory_bytes` in bytes, None is unlimited. `program` is started once the testbed is up ("python"
     stands for the
-    runtime's interpreter). `container` is the name that the Docker runtime gives.
+    runtime's interpreter). `container` is the name that the Docker runtime gives. A node that is linked to nothing
+    (yet) has an empty `switch` and port 0, one without an IPv4 address an empty `address`.
     """
 
     name: str
@@ -65,6 +66,13 @@ class PlannedNode:
     program: tuple[str, ...] | None
     environment: dict[str, str]
     state: str
+    runtime: str | None = None
+    """The runtime of this node alone; None is the plan's."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What only the node's runtime understands. Docker: `create` and `host` (arguments of docker-py's
+    `create_container` and `create_host_config`), `lint: false` for an image that needs none of our programs.
+    Namespace: `share_tmp`, for the host's own /tmp.
+    """
 
     @property
     def log(self) -> str:
@@ -173,6 +181,29 @@ class PlannedFlow:
 
 
 @dataclass(frozen=True)
+class PlannedMonitoring:
+    """What measures the testbed while it is up, as the inventory has it too. Addresses are `IP:PORT` of the host.
+
+    `prometheus` is "host", "in-band" or "none"; `node` is the one that it runs in where that is "in-band".
+    """
+
+    prometheus: str
+    period_s: float
+    retention_s: float
+    exporter: str
+    prometheus_address: str | None
+    folder: str
+    node: str | None = None
+
+    def ports(self) -> dict[str, int]:
+        """Key of the testbed file -> the host's port that is taken for it."""
+        keys = {"monitoring.exporter_port": self.exporter}
+        if self.prometheus_address:
+            keys["monitoring.port"] = self.prometheus_address
+        return {key: int(address.rpartition(":")[2]) for key, address in keys.items()}
+
+
+@dataclass(frozen=True)
 class Plan:
     """A whole testbed, ready to be made."""
 
@@ -195,6 +226,7 @@ class Plan:
     traffic: tuple[PlannedFlow, ...] = ()
     controller_address: str | None = None
     """Where an external controller listens, `IP:PORT` as this machine reaches it."""
+    monitoring: PlannedMonitoring | None = None
 
     @property
     def fail_mode(self) -> str:
@@ -227,6 +259,10 @@ class Plan:
     def spawner(self) -> Path:
         """The spawner's socket (namespace runtime)."""
         return self.shared / "spawner.sock"
+
+    def runtime_of(self, node: PlannedNode) -> str:
+        """The runtime that makes this node."""
+        return node.runtime or self.runtime
 
     def node(self, name: str) -> PlannedNode:
         """The node of that name. Raises KeyError."""
@@ -266,6 +302,8 @@ def plan_from_dict(data: dict[str, Any]) -> Plan:
     published = tuple(PublishedPort(**item) for item in data["published"])
     meters = tuple(PlannedMeter(**item) for item in data.get("meters", ()))
     traffic = tuple(PlannedFlow(**{**item, "ports": tuple(item["ports"])}) for item in data.get("traffic", ()))
+    watched = data.get("monitoring")
     lists = {"nodes": nodes, "switches": switches, "links": links, "cohorts": cohorts, "published": published,
-             "meters": meters, "traffic": traffic}  # fmt: skip
+             "meters": meters, "traffic": traffic,
+             "monitoring": PlannedMonitoring(**watched) if watched else None}  # fmt: skip
     return Plan(**{**data, **lists, "allow_unsupported": tuple(data["allow_unsupported"])})

@@ -115,7 +115,7 @@ def _problem(error: Mapping[str, Any], data: Any, model: type[BaseModel]) -> Pro
         message, hint = f"the key {str(location[-1])!r} is missing", f"add `{location[-1]}:`"
     elif kind == "literal_error":
         allowed = [word.strip(" '") for word in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")]
-        message = f"{shown(value)}: allowed are {', '.join(allowed)}"
+        message = f"{shown(value)}: allowed are {', '.join(map(repr, allowed))}"
         hint = _meant(value, allowed)
     elif kind != "value_error":
         message = f"{shown(value)}: {message[0].lower()}{message[1:]}"

@@ -40,6 +40,8 @@ _FORMS: dict[object, JsonSchemaValue] = {
                                  "20 Mbit", "500 packets"),
     model.parse_controller: {"type": "string", "pattern": r"^(\[.*\]|[^:]*):[0-9]+$", "examples": ["192.0.2.7:6653"]},
     model.name_of_cohort: {"type": ["string", "integer"]},
+    model.parse_period: _TIME,
+    model.parse_retention: _TIME,
     model.distance_or_time: {"anyOf": [{"const": "distance"}, _TIME]},
 }  # fmt: skip
 """What a file holds where the model has already turned it into a number: by the function that turns it."""
@@ -50,8 +52,11 @@ _PATTERNS = {"ipv4": f"{_ADDRESS}$", "ipv4network": f"{_ADDRESS}(/[0-9.]+)?$"}
 
 class _Generator(GenerateJsonSchema):
     def function_before_schema(self, schema: Any) -> JsonSchemaValue:
-        form = _FORMS.get(schema["function"]["function"])
-        return dict(form) if form is not None else super().function_before_schema(schema)
+        function = schema["function"]["function"]
+        if function in _FORMS:
+            return dict(_FORMS[function])
+        inner = super().function_before_schema(schema)
+        return {"anyOf": [inner, {"type": "boolean"}]} if function is model.switched else inner
 
 
 def testbed_schema() -> dict[str, Any]:

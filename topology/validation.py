@@ -7,7 +7,7 @@ dropped, and named as not looked at. Starts nothing and looks at no machine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,11 @@ _TOPICS = (
     _Topic("images", ("no-image-here",), ("runtime",)),
     _Topic("address pools", ("outside-pool", "pool-empty", "overlap"),
            ("name", "address_pool", "management_pool", "preset")),
-    _Topic("host ports", ("port-taken",), ("controller.kind", "controller.rest_host_port", "preset")),
-    _Topic("the controller", ("no-controller", "contradiction"), ("controller.kind", "controller.address")),
+    _Topic("host ports", ("port-taken",),
+           ("controller.kind", "controller.rest_host_port", "monitoring.port", "monitoring.exporter_port",
+            "monitoring.prometheus", "preset")),
+    _Topic("the controller", ("no-controller", "contradiction"),
+           ("controller.kind", "controller.address", "monitoring.prometheus")),
     _Topic("loops", ("loop",), (*_ENDS, "controller.kind")),
     _Topic("what meters limit", ("one-target", "limited-twice", "missing-key", "unknown-cohort"),
            (*_TARGETS, "meters.direction", "cohorts.name", "controller.kind", "controller.address", "preset")),
@@ -63,22 +66,17 @@ _ALWAYS = (
 """What is true of the parts that it names, whatever else is wrong."""
 
 
-def check_file(
-    path: Path, changes: Mapping[str, Any] | None = None, allow_unsupported: Sequence[str] = ()
-) -> tuple[Testbed, Plan]:
-    """Testbed and plan of a file; `changes` are top-level keys that replace the file's, `allow_unsupported` is added to
-    the file's (both already judged).
+def check_file(path: Path, adapt: Callable[[dict[str, Any]], Any] | None = None) -> tuple[Testbed, Plan]:
+    """Testbed and plan of a file; `adapt` is handed its mapping and gives what takes its place (options, already
+    judged).
 
     Raises:
         TestbedProblems: with every problem, each with its line, and what could not be judged.
     """
     document = read_document(path)
     data = document.data
-    if isinstance(data, dict):
-        data = {**data, **(changes or {})}
-        allowed = data.get("allow_unsupported", [])
-        if allow_unsupported and isinstance(allowed, list):
-            data["allow_unsupported"] = [*allowed, *allow_unsupported]
+    if isinstance(data, dict) and adapt is not None:
+        data = adapt(data)
     try:
         checked = check_data(data)
     except TestbedProblems as error:

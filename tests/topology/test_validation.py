@@ -18,6 +18,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cohortnet.choose import Choice, choose_testbed
 from topology.document import location_of, parse_document, path_text
 from topology.errors import TestbedProblems
 from topology.model import Testbed, parse_testbed
@@ -113,7 +114,9 @@ def test_what_was_not_judged_is_named() -> None:
 
 def test_options_take_the_place_of_the_file_s_keys(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("name: lab\nallow_unsupported: [loss]\npreset: {cohorts: 1, clients: 1}\n")
-    testbed, plan = check_file(tmp_path / "x.yaml", {"name": "other", "seed": 7}, ["delay"])
+    testbed, plan = choose_testbed(
+        Choice(tmp_path / "x.yaml", name="other", seed=7, allow_unsupported=["delay"])
+    )
     assert (testbed.name, plan.testbed, plan.seed) == ("other", "other", 7)
     assert plan.allow_unsupported == ("loss", "delay")
 

@@ -35,6 +35,21 @@ def problems(plan: Plan, existing: Sequence[Plan]) -> list[Problem]:
     return found
 
 
+def host_ports(plan: Plan) -> dict[int, str]:
+    """Ports of this host that a testbed takes -> what they are."""
+    held = {port: f"its monitoring, {key.rpartition('.')[2]}"
+            for key, port in (plan.monitoring.ports() if plan.monitoring else {}).items()}  # fmt: skip
+    for port in plan.published:
+        held[port.host_port] = f"port {port.port} of its {port.node!r}" if port.node else "its controller's REST"
+    return held
+
+
+def known_ports(plan: Plan) -> set[int]:
+    """Ports of this host that testbeds hold, one of the plan's own name included: whose they are is said elsewhere."""
+    own = state.load(plan.testbed)
+    return {port for other in [*others(plan.testbed), *([own.plan] if own else [])] for port in host_ports(other)}
+
+
 def _where(plan: Plan, port: PublishedPort) -> str:
     if port.node is None:
         return "controller.rest_host_port"
@@ -42,23 +57,25 @@ def _where(plan: Plan, port: PublishedPort) -> str:
 
 
 def _ports(plan: Plan, other: Plan) -> Iterator[Problem]:
-    held = {port.host_port: port for port in other.published}
-    for port in plan.published:
-        if port.host_port in held:
-            theirs = held[port.host_port]
-            what = f"port {theirs.port} of its {theirs.node!r}" if theirs.node else "its controller's REST"
-            hint = ("write `controller: {rest_host_port: PORT}`" if port.node is None
-                    else "write another `host_port:`, or `publish: []`")  # fmt: skip
-            yield Problem(_where(plan, port), "port-taken",
-                          f"port {port.host_port} of this host belongs to the testbed {other.testbed!r} ({what})",
+    held = host_ports(other)
+    wanted = [(_where(plan, port), port.host_port) for port in plan.published]
+    wanted += list((plan.monitoring.ports() if plan.monitoring else {}).items())
+    for path, number in wanted:
+        if number in held:
+            hint = {"controller": "write `controller: {rest_host_port: PORT}`",
+                    "publish": "write another `host_port:`, or `publish: []`"}.get(
+                path.partition(".")[0].partition("[")[0], f"write another `{path.rpartition('.')[2]}:`")  # fmt: skip
+            yield Problem(path, "port-taken",
+                          f"port {number} of this host belongs to the testbed {other.testbed!r} ({held[number]})",
                           f"{hint}; {_WAIT}")  # fmt: skip
 
 
 def _networks(plan: Plan, other: Plan) -> Iterator[Problem]:
     if IPv4Network(plan.management).overlaps(IPv4Network(other.management)):
+        hint = "write another network, such as `management_pool: 172.31.240.0/20`"
         yield Problem("management_pool", "pool-taken",
                       f"{plan.management} overlaps the management network {other.management} of the testbed "
-                      f"{other.testbed!r}", "write another network, such as `management_pool: 172.31.240.0/20`")  # fmt: skip
+                      f"{other.testbed!r}", hint)  # fmt: skip
     if IPv4Network(plan.address_pool).overlaps(IPv4Network(other.management)):
         # The nodes would be reached, the host's answers would not: it routes them to the other testbed.
         yield Problem("address_pool", "pool-taken",
