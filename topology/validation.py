@@ -32,30 +32,34 @@ class _Topic:
     """Problems that the planner reports, and the parts of a file that it has to know for them."""
 
     text: str
+    about: str
+    """The part of the file that it concerns: said to be left open only where there is one."""
     codes: tuple[str, ...]
     needs: tuple[str, ...]
 
 
 _ENDS = ("links.a", "links.b", "nodes.name", "switches.name", "preset")
 _TOPICS = (
-    _Topic("which names exist", ("unknown-node", "unknown-switch", "empty"), ("nodes.name", "switches.name", "preset")),
-    _Topic("which roles nodes have", ("unknown-client", "unknown-server", "no-server", "no-client", "no-central"),
+    _Topic("which names exist", "links", ("unknown-node", "unknown-switch", "empty"),
+           ("nodes.name", "switches.name", "preset")),
+    _Topic("which roles nodes have", "nodes",
+           ("unknown-client", "unknown-server", "no-server", "no-client", "no-central"),
            ("nodes.name", "nodes.role", "preset")),
-    _Topic("how links join the nodes", ("links-of-node", "unknown-port", "disconnected"), _ENDS),
-    _Topic("what varies a delay", ("jitter-without-delay", "reorder-without-delay"),
+    _Topic("how links join the nodes", "links", ("links-of-node", "unknown-port", "disconnected"), _ENDS),
+    _Topic("what varies a delay", "links", ("jitter-without-delay", "reorder-without-delay"),
            ("links.delay", "links.up.delay", "links.down.delay", "preset")),
-    _Topic("images", ("no-image-here",), ("runtime",)),
-    _Topic("address pools", ("outside-pool", "pool-empty", "overlap"),
+    _Topic("images", "nodes", ("no-image-here",), ("runtime",)),
+    _Topic("address pools", "nodes", ("outside-pool", "pool-empty", "overlap"),
            ("name", "address_pool", "management_pool", "preset")),
-    _Topic("host ports", ("port-taken",),
+    _Topic("host ports", "publish", ("port-taken",),
            ("controller.kind", "controller.rest_host_port", "monitoring.port", "monitoring.exporter_port",
             "monitoring.prometheus", "preset")),
-    _Topic("the controller", ("no-controller", "contradiction"),
+    _Topic("the controller", "controller", ("no-controller", "contradiction"),
            ("controller.kind", "controller.address", "monitoring.prometheus")),
-    _Topic("loops", ("loop",), (*_ENDS, "controller.kind")),
-    _Topic("what meters limit", ("one-target", "limited-twice", "missing-key", "unknown-cohort"),
+    _Topic("loops", "controller", ("loop",), (*_ENDS, "controller.kind")),
+    _Topic("what meters limit", "meters", ("one-target", "limited-twice", "missing-key", "unknown-cohort"),
            (*_TARGETS, "meters.direction", "cohorts.name", "controller.kind", "controller.address", "preset")),
-    _Topic("patterns of traffic", ("unused-key", "above-link-rate"),
+    _Topic("patterns of traffic", "traffic", ("unused-key", "above-link-rate"),
            ("traffic.pattern", "traffic.period", "traffic.on", "traffic.low", "links.rate", "links.up.rate",
             "links.down.rate", *_ENDS)),
 )  # fmt: skip
@@ -137,7 +141,8 @@ def _rest(data: dict[Any, Any]) -> tuple[list[Problem], tuple[str, ...]]:
     kept = [problem for problem in found if problem.code in known and problem.code not in unsure]
     others = ["what the planner works out from several parts"] if len(kept) < len(found) and not hidden else []
     return [replace(problem, path=_original(copy, problem.path)) for problem in kept], (
-        *dict.fromkeys(dropped), *(topic.text for topic in hidden), *others)  # fmt: skip
+        *dict.fromkeys(dropped),
+        *(topic.text for topic in hidden if topic.about in data or "preset" in data), *others)  # fmt: skip
 
 
 def _copied(value: Any, made: dict[int, Any]) -> Any:
