@@ -139,7 +139,7 @@ def _rest(data: dict[Any, Any]) -> tuple[list[Problem], tuple[str, ...]]:
     unsure = {code for topic in hidden for code in topic.codes}
     known = {*_ALWAYS, *(code for topic in _TOPICS for code in topic.codes)}
     kept = [problem for problem in found if problem.code in known and problem.code not in unsure]
-    others = ["what the planner works out from several parts"] if any(problem.code not in known for problem in found) else []
+    others = ["what the planner works out from several parts"] if {problem.code for problem in found} - known else []
     return [replace(problem, path=_original(copy, problem.path)) for problem in kept], (
         *dict.fromkeys(dropped),
         *(topic.text for topic in hidden if topic.about in data or "preset" in data), *others)  # fmt: skip
