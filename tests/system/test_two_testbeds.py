@@ -73,6 +73,8 @@ def test_two_testbeds_at_once(tmp_path: Path) -> None:
                 assert "succeeded" in sent.stdout
         recorded = {json.loads(path.read_text())["testbed"] for path in runs.glob("*/manifest.json")}
         assert recorded == set(both)
+        spans = [_span(path) for path in runs.glob("*/events.jsonl")]
+        assert max(begun for begun, _ in spans) < min(ended for _, ended in spans), "they ran at the same time"
 
         _refused(files[THIRD], runs)
 
@@ -89,6 +91,11 @@ def test_two_testbeds_at_once(tmp_path: Path) -> None:
         for name in (*both, THIRD):
             run("down", name)
     assert wait_for_none(TWO) == []
+
+
+def _span(events: Path) -> tuple[float, float]:
+    times = [json.loads(line)["time"] for line in events.read_text().splitlines()]
+    return min(times), max(times)
 
 
 def _refused(file: Path, runs: Path) -> None:
