@@ -19,6 +19,8 @@ def describe_shape(shape: Shape | Mapping[str, Any]) -> str:
     for name in ("delay", "jitter"):
         if values[f"{name}_s"]:
             parts.append(("" if name == "delay" else f"{name} ") + format_time(values[f"{name}_s"]))
+    if values.get("distribution"):
+        parts[-1] += f" ({values['distribution']})"
     for name in ("loss", "duplicate", "corrupt", "reorder"):
         if values[name]:
             parts.append(f"{name} {values[name] * 100:g} %")

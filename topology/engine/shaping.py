@@ -56,6 +56,8 @@ def _netem(shape: Shape, limit: int) -> list[str]:
         words += ["delay", f"{round(shape.delay_s * 1e6)}us"]
         if shape.jitter_s:
             words += [f"{round(shape.jitter_s * 1e6)}us"]
+            if shape.distribution not in (None, "uniform"):  # uniform is what netem does without a table
+                words += ["distribution", str(shape.distribution)]
     for word, value in (
         ("loss", shape.loss), ("duplicate", shape.duplicate), ("corrupt", shape.corrupt), ("reorder", shape.reorder),
     ):  # fmt: skip
