@@ -77,8 +77,8 @@ def contradictions(shape: Shape) -> list[tuple[str, str, str]]:
     if shape.jitter_s and not shape.delay_s:
         found.append(("jitter-without-delay", "jitter varies a delay, and there is none", "delay"))
     if shape.distribution is not None and not shape.jitter_s:
-        found.append(("distribution-without-jitter",
-                      f"a distribution ({shape.distribution}) spreads a jitter, and there is none", "jitter"))  # fmt: skip
+        message = f"a distribution ({shape.distribution}) spreads a jitter, and there is none"
+        found.append(("distribution-without-jitter", message, "jitter"))
     if shape.reorder and not shape.delay_s:
         found.append(("reorder-without-delay", "reordering sends packets ahead of a delay, and there is none",
                       "delay"))  # fmt: skip

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from topology.engine import daemons, namespaces, state
 from topology.errors import TopologyError
 from topology.inventory import read_inventory, write_inventory
-from topology.plan import Plan, PlannedNode
+from topology.plan import Plan, PlannedLink, PlannedNode
 
 LOCK_WAIT_S = 20.0
 
@@ -71,6 +71,12 @@ class Change:
                 "cpuset")  # fmt: skip
         self.entry(node.name).update({key: getattr(node, key) for key in keys})
 
+    def note_links(self, links: Mapping[str, PlannedLink]) -> None:
+        """Put links, by name, in the place of the inventory's entries."""
+        self.inventory["links"] = [
+            asdict(links[entry["name"]]) if entry["name"] in links else entry for entry in self.inventory["links"]
+        ]
+
     def save(self) -> None:
         """Write plan and inventory, each in one step."""
         state.keep_plan(self.plan)
@@ -78,7 +84,8 @@ class Change:
 
 
     def wait_for_flows(self, *, timeout_s: float = 30.0) -> None:
-        """Wait until our controller has read the inventory as it was saved, and every switch has its flows.
+        """Wait until our controller has read the inventory as it was saved, every switch has its flows, and limits that
+        queue were set for it.
 
         Raises:
             TopologyError: where it cannot use it, or does not come to an end in time. What was saved stays.
@@ -94,9 +101,10 @@ class Change:
                 read, switches = status["inventory"], status["switches"]
                 if read["mtime_ns"] == saved and read["problem"]:
                     raise TopologyError(f"the controller cannot use the changed inventory: {read['problem']}")
-                if read["mtime_ns"] == saved and switches["flows_installed"] == switches["listed"]:
+                installed, listed = switches["flows_installed"], switches["listed"]
+                if read["mtime_ns"] == saved and installed == listed and not status["queues"]["pending"]:
                     return
-                last = f"{switches['flows_installed']} of {switches['listed']} switches have their flows"
+                last = f"{installed} of {listed} switches have their flows"
             except (OSError, ValueError, KeyError) as error:
                 last = f"its REST: {error}"
             time.sleep(0.02)
