@@ -59,7 +59,7 @@ def report_problems(problems: tuple[Problem, ...], as_json: bool) -> None:
         print(json.dumps({"valid": False, "errors": [problem.as_dict() for problem in problems]}, indent=1))
         return
     count = len(problems)
-    print(f"cohortnet: {count} problem{'s' if count > 1 else ''}, nothing was started", file=sys.stderr)
+    print(f"cohortnet: {count} problem{'s' if count > 1 else ''}, nothing was done", file=sys.stderr)
     for problem in problems:
         print(f"  {problem}", file=sys.stderr)
 

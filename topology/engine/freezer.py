@@ -24,8 +24,8 @@ def pause(testbed: str, node: str, *, deadline_s: float = 10.0) -> None:
     """
     hierarchy = freezer_of(cgroups.hierarchies())
     if hierarchy is None:
-        raise TopologyError(f"node {node!r} cannot be paused: no cgroup freezer is mounted; mount one: `mkdir -p "
-                            "/sys/fs/cgroup/freezer && mount -t cgroup -o freezer none /sys/fs/cgroup/freezer`")  # fmt: skip
+        mend = "mkdir /sys/fs/cgroup/freezer; mount -t cgroup -o freezer none /sys/fs/cgroup/freezer"
+        raise TopologyError(f"node {node!r} cannot be paused: no cgroup freezer is mounted; `{mend}`")
     folder = cgroups.make(hierarchy, (cgroups.ROOT, testbed, "nodes", node))
     file, stop, _ = freezing(hierarchy.version)
     _write(folder / file, stop, node)
