@@ -107,10 +107,10 @@ def link_show(a: AnyA = None, b: AnyB = None, testbed: TestbedOption = None, as_
     need_root()
     with reported(as_json):
         _check_pair(a, b)
-        from topology.engine import links
+        from topology.engine import change_shapes, links
 
         inventory = pick_testbed(testbed)
-        found = inventory["links"] if a is None or b is None else [links.find_link(inventory, a, b)]
+        found = inventory["links"] if a is None or b is None else [change_shapes.find(inventory, a, b)]
         down = links.down_links(inventory)
         _show([{**link, "state": "down" if link["name"] in down else "up"} for link in found], as_json)
 
@@ -143,10 +143,10 @@ def link_down(a: AArgument, b: BArgument, testbed: TestbedOption = None) -> None
 def _switch(a: str, b: str, testbed: str | None, up: bool) -> None:
     need_root()
     with reported():
-        from topology.engine import change_links, links
+        from topology.engine import change_links, change_shapes
 
         inventory = pick_testbed(testbed)
-        change_links.set_state(inventory, links.find_link(inventory, a, b)["name"], up)
+        change_links.set_state(inventory, change_shapes.find(inventory, a, b)["name"], up)
         print(f"link {a} {b} is {'up' if up else 'down'}")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from topology.engine import daemons, namespaces, state
-from topology.errors import TopologyError
+from topology.errors import Problem, TestbedProblems, TopologyError
 from topology.inventory import read_inventory, write_inventory
 from topology.plan import Plan, PlannedLink, PlannedNode
 
@@ -42,13 +42,14 @@ class Change:
         return core["datapath"] == "system" or any(note.startswith("userspace segmentation") for note in core["notes"])
 
     def entry(self, node: str) -> dict[str, Any]:
-        """A node's entry in the inventory. Raises TopologyError where there is none."""
+        """A node's entry in the inventory. Raises TestbedProblems where there is none."""
         for entry in self.inventory["nodes"]:
             if entry["name"] == node:
                 found: dict[str, Any] = entry
                 return found
         names = ", ".join(item["name"] for item in self.inventory["nodes"][:12])
-        raise TopologyError(f"{self.plan.testbed!r} has no node {node!r}; its nodes: {names}")
+        raise TestbedProblems([Problem(node, "unknown-node", f"{self.plan.testbed!r} has no node {node!r}",
+                                       f"its nodes: {names}")])  # fmt: skip
 
     def macs(self) -> dict[str, str]:
         """Hardware addresses in use, with the node of each."""

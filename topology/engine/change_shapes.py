@@ -76,8 +76,17 @@ def reset(testbed: str, a: str | None = None, b: str | None = None) -> list[Plan
         return _put(change, wanted) if wanted else []
 
 
+def find(inventory: Mapping[str, Any], a: str, b: str) -> dict[str, Any]:
+    """The link between two ends, in either order. Raises TestbedProblems where there is none."""
+    try:
+        return links.find_link(inventory, a, b)
+    except TopologyError as error:
+        message, _, hint = str(error).partition("; ")
+        raise TestbedProblems([Problem("link", "unknown-link", message, hint)]) from None
+
+
 def _find(change: Change, a: str, b: str) -> PlannedLink:
-    name = links.find_link(change.inventory, a, b)["name"]
+    name = find(change.inventory, a, b)["name"]
     return next(link for link in change.plan.links if link.name == name)
 
 
