@@ -25,6 +25,8 @@ class Choice:
     runtime: str | None = None
     seed: int | None = None
     allow_unsupported: Sequence[str] = field(default_factory=tuple)
+    monitoring: bool = False
+    """Switched on; what a file says of it stays."""
 
 
 def choose_testbed(choice: Choice) -> Testbed:
@@ -41,7 +43,10 @@ def choose_testbed(choice: Choice) -> Testbed:
         raise TestbedProblems([Problem("", "contradiction", f"{names} cannot be combined with {choice.file}", hint)])
     if choice.file is not None:
         testbed = load_testbed(choice.file)
-        return testbed.model_copy(update=_checked(_changes(choice, testbed.allow_unsupported)))
+        changes = _changes(choice, testbed.allow_unsupported)
+        if testbed.monitoring is not None:
+            changes.pop("monitoring", None)
+        return testbed.model_copy(update=_checked(changes))
     kind = choice.preset or "factory-satellite"
     data: dict[str, Any] = {"name": choice.name or kind, "preset": {"kind": kind, **typed}}
     return parse_testbed({**data, **_changes(choice, [])})
@@ -49,6 +54,8 @@ def choose_testbed(choice: Choice) -> Testbed:
 
 def _changes(choice: Choice, allowed: Sequence[str]) -> dict[str, Any]:
     changes: dict[str, Any] = {"allow_unsupported": [*allowed, *choice.allow_unsupported]}
+    if choice.monitoring:
+        changes["monitoring"] = True
     for key in ("name", "runtime", "seed"):
         value = getattr(choice, key)
         if value is not None:

@@ -21,7 +21,9 @@ from cohortnet.cli_intents import intent_app
 from cohortnet.cli_links import link_app
 from cohortnet.cli_meters import meter_app, show_app
 from cohortnet.cli_nodes import node_app
+from cohortnet.cli_report import report
 from cohortnet.cli_runs import runs_app
+from cohortnet.cli_top import top
 from cohortnet.cli_traffic import traffic_app
 from cohortnet.cli_verify import verify
 from cohortnet.progress import Progress
@@ -48,6 +50,8 @@ app.add_typer(link_app, name="link")
 app.add_typer(node_app, name="node")
 app.command(epilog="Example: sudo cohortnet verify --tolerance '3 %'")(verify)
 app.command(epilog="Example: sudo cohortnet grafana --port 3000")(grafana)
+app.command(epilog="Example: cohortnet report edgeintent02-299128f0 --out report.html")(report)
+app.command(epilog="Example: sudo cohortnet top --period 2")(top)
 
 FileArgument = Annotated[Path | None, typer.Argument(help="Testbed file (YAML); leave it out for the preset.")]
 PresetOption = Annotated[str | None, typer.Option("--preset",
@@ -60,6 +64,8 @@ RuntimeOption = Annotated[str | None, typer.Option("--runtime", help="docker (de
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of partitions, selection and training.")]
 AllowOption = Annotated[list[str] | None, typer.Option("--allow-unsupported", metavar="PROPERTY",
                         help="Go on without what this kernel cannot do, e.g. delay; can be repeated.")]  # fmt: skip
+MonitoringOption = Annotated[bool, typer.Option("--monitoring",
+                             help="Measure everything while it is up (as `monitoring: true` in a file).")]  # fmt: skip
 
 
 def build(choice: Choice, *, probe: bool = True, raising: bool = True) -> tuple[Any, Any]:
@@ -94,10 +100,11 @@ def validate(
     runtime: RuntimeOption = None,
     seed: SeedOption = None,
     allow_unsupported: AllowOption = None,
+    monitoring: MonitoringOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check a testbed completely (also against this machine) and show every problem; starts nothing, needs no root."""
-    choice = Choice(file, preset, cohorts, clients, campuses, name, runtime, seed, allow_unsupported or ())
+    choice = Choice(file, preset, cohorts, clients, campuses, name, runtime, seed, allow_unsupported or (), monitoring)
     with reported(as_json):
         _, plan = build(choice, raising=False)
         if as_json:
@@ -118,10 +125,11 @@ def show_plan(
     runtime: RuntimeOption = None,
     seed: SeedOption = None,
     allow_unsupported: AllowOption = None,
+    monitoring: MonitoringOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what would be built: every name, address, datapath id and port number; starts nothing, needs no root."""
-    choice = Choice(file, preset, cohorts, clients, campuses, name, runtime, seed, allow_unsupported or ())
+    choice = Choice(file, preset, cohorts, clients, campuses, name, runtime, seed, allow_unsupported or (), monitoring)
     with reported(as_json):
         _, plan = build(choice, probe=False)
         if as_json:
@@ -145,12 +153,13 @@ def up(
     runtime: RuntimeOption = None,
     seed: SeedOption = None,
     allow_unsupported: AllowOption = None,
+    monitoring: MonitoringOption = False,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Raise a testbed; it stays until `cohortnet down`."""
     need_root()
-    choice = Choice(file, preset, cohorts, clients, campuses, name, runtime, seed, allow_unsupported or ())
+    choice = Choice(file, preset, cohorts, clients, campuses, name, runtime, seed, allow_unsupported or (), monitoring)
     with reported(as_json):
         raised = raise_chosen(choice, runs or DEFAULT_RUNS)
         if as_json:
@@ -191,9 +200,16 @@ def print_raised(inventory: dict[str, Any]) -> None:
         print(f"Its switches are steered by the external controller {inventory['core']['controller']['address']}.")
     for meter in inventory["meters"]:
         print(f"  meter {meter['name']}: {meter['rate']} {meter['unit']} {meter['direction']}")
+    monitoring = inventory["monitoring"] or {}
     for port in inventory["published"]:
         what = f"{port['node']}:{port['port']}" if port["node"] else "controller REST"
-        print(f"  http://{port['host']}:{port['host_port']}  {what}")
+        if f"{port['host']}:{port['host_port']}" != monitoring.get("prometheus_address"):
+            print(f"  http://{port['host']}:{port['host_port']}  {what}")
+    if monitoring:
+        if monitoring["prometheus_address"]:
+            where = f", in {monitoring['node']}" if monitoring["node"] else ""
+            print(f"  http://{monitoring['prometheus_address']}  Prometheus{where}")
+        print(f"  http://{monitoring['exporter']}/metrics  exporter, a collection each {monitoring['period_s']:g} s")
     print("Next: cohortnet intent send intents/drilling.yaml --ipstart 10 --cohortsize 4 --wait")
     print(f"Then: cohortnet down {name}")
 
@@ -299,7 +315,8 @@ def doctor(as_json: JsonOption = False) -> None:
 def logs(
     node: Annotated[
         str,
-        typer.Argument(help="A node, or a daemon: controller, spawner, recorder, publisher, ovs-vswitchd."),
+        typer.Argument(help="A node, or a daemon: controller, spawner, recorder, monitoring, prometheus, proxy, "
+                       "ovs-vswitchd."),
     ],
     run: Annotated[str | None, typer.Option("--run", help="The log of that run's process in the node.")] = None,
     tail: Annotated[int, typer.Option("--tail", min=1, max=100000, help="Lines from the end.")] = 200,

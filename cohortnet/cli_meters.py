@@ -78,7 +78,7 @@ def meter_set(
     down: Annotated[str | None, typer.Option("--down", help="Limit from server to client.")] = None,
     rate: Annotated[str | None, typer.Option("--rate", help="One limit: 20mbit, '500 packet/s'.")] = None,
     direction: Annotated[str | None, typer.Option("--direction", help="Of --rate: up, down, both (default).")] = None,
-    burst: Annotated[str | None, typer.Option("--burst", help="Default: one second of the rate.")] = None,
+    burst: Annotated[str | None, typer.Option("--burst", help="Default: 1 s of the rate; 50 ms of a queue.")] = None,
     enforce: Annotated[str, typer.Option("--enforce", help="drop (switch), queue (fair shares), or auto.")] = "auto",
     testbed: TestbedOption = None,
     url: UrlOption = None,

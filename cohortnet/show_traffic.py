@@ -33,7 +33,7 @@ def traffic_table(flows: Sequence[Mapping[str, Any]]) -> Table:
     table = _table(flows, ("flow", "from", "to", "rate", "pattern", "state", "now"))
     for flow in flows:
         words = " ".join(filter(None, (flow["state"], flow["reason"] and f"({flow['reason']})")))
-        now = format_rate(round(flow["now_bps"])) if flow["now_bps"] else ""
+        now = format_rate(round(float(f"{flow['now_bps']:.3g}"))) if flow["now_bps"] else ""
         table.add_row(
             flow["name"], flow["source"], flow["destination"], f"{format_rate(flow['rate_bps'])} {flow['protocol']}",
             describe_pattern(flow), words, now,

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import time
 import traceback
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from fl_node import determinism, memory, warm
+from fl_node import determinism, memory, signals, warm
 from fl_node.applications import ApplicationError, resolve
 from fl_node.events import EventWriter
 from fl_node.progress import say, size
@@ -29,10 +27,6 @@ if TYPE_CHECKING:
 
 MAX_SAVED_REPLY_BYTES = 64 << 20  # larger replies are not kept on disk: state folders often lie in memory
 EXIT_CODES = {"finished": 0, "failed": 1, "error": 1, "refused": 3, "unreachable": 4, "stopped": 143}
-
-
-class Stopped(BaseException):
-    """SIGTERM or SIGINT. Not an Exception, so that an application's own `except Exception` lets it pass."""
 
 
 class Client:
@@ -131,6 +125,7 @@ class Client:
             reply = flower.error_reply(message, flower.ERROR_CLIENT_APP, problem)
         busy = time.monotonic() - started
         del message
+        examples, metrics = flower.summary(reply)
         segments = flower.encode(reply)
         del reply
         answer = Reply(task.id, segments, busy)
@@ -143,6 +138,8 @@ class Client:
             client=settings.name,
             seconds=round(busy, 6),
             memory_bytes=memory.resident_bytes(),
+            num_examples=examples,
+            metrics=metrics,
             error=problem or None,
         )
         sent = size(sum(map(len, segments)))
@@ -204,12 +201,6 @@ class Client:
         say(f"{kind}: server {self.settings.server}" + (f" ({reason})" if reason else ""))
 
 
-def _on_signal(number: int, _: FrameType | None) -> None:
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, signal.SIG_IGN)
-    raise Stopped(signal.Signals(number).name)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run one client process; returns its exit code."""
     parser = argparse.ArgumentParser(
@@ -228,19 +219,17 @@ def main(argv: list[str] | None = None) -> int:
     client = Client(settings, events)
     kind, reason = "error", ""
     try:
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, _on_signal)
+        signals.stop_by_signal()
         say(f"run {settings.run_id}: client {settings.name}, server {settings.server}")
         end = client.execute()
         kind, reason = end.kind, end.reason
-    except Stopped:
+    except signals.Stopped:
         kind, reason = "stopped", "stopped"
     except Exception as error:  # nothing may end this process without an event that says why
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
     finally:
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_IGN)
+        signals.ignore()
     if client.link is not None:
         client.link.stop(f"client {settings.name} {reason or kind}")
     if kind == "failed":

@@ -11,8 +11,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +40,7 @@ from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
 from flwr.supercore.version import package_version as FLOWER_VERSION  # noqa: E402, N812
 
 from fl_node.applications import ApplicationError  # noqa: E402
+from fl_node.rounds import RoundClock  # noqa: E402
 
 SERVER_NODE_ID = int(SUPERLINK_NODE_ID)
 ERROR_CLIENT_APP = int(ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
@@ -187,7 +190,8 @@ def summary(reply: Message) -> tuple[int | None, dict[str, Any]]:
         for record in reply.content.metric_records.values():
             metrics.update(record)
     examples = metrics.pop(NUM_EXAMPLES_KEY, None)
-    return (int(examples) if isinstance(examples, int | float) else None), metrics
+    counted = isinstance(examples, int | float) and math.isfinite(examples)
+    return (int(examples) if counted else None), metrics
 
 
 # --- applications -------------------------------------------------------------------------------------------
@@ -316,6 +320,15 @@ class StrategyObserver:
     def aggregated(self, server_round: int, arrays: ArrayRecord) -> None:
         """The arrays that came out of a round's training."""
 
+    def aggregate_took(self, server_round: int, phase: str, seconds: float) -> None:
+        """The replies of a phase (train, evaluate) are aggregated."""
+
+    def evaluation_took(self, server_round: int, seconds: float) -> None:
+        """The server has evaluated the model; round 0 is before training."""
+
+    def round_took(self, server_round: int, seconds: float) -> None:
+        """A round is over, its evaluations included."""
+
     def finished(self, arrays: ArrayRecord) -> None:
         """A strategy has ended with these arrays."""
 
@@ -341,8 +354,9 @@ def observe_strategies(observer: StrategyObserver) -> Iterator[None]:
                 return original(self, *args, **kwargs)
             running.append(self)
             try:
-                with _watched(self, observer):
-                    return _observed_start(original, observer, self, args, kwargs)
+                clock = RoundClock(observer.round_took)
+                with _watched(self, observer, clock):
+                    return _observed_start(original, observer, clock, self, args, kwargs)
             finally:
                 running.clear()
 
@@ -375,6 +389,7 @@ def _family(cls: type) -> Iterator[type]:
 def _observed_start(
     original: Callable[..., Any],
     observer: StrategyObserver,
+    clock: RoundClock,
     strategy: Strategy,
     args: Any,
     kwargs: dict[str, Any],
@@ -387,9 +402,12 @@ def _observed_start(
 
         @functools.wraps(evaluate)
         def evaluate_fn(server_round: int, arrays: ArrayRecord) -> Any:
+            began = time.monotonic()
             result = evaluate(server_round, arrays)
+            observer.evaluation_took(server_round, time.monotonic() - began)
             if isinstance(result, MetricRecord):
                 observer.metrics(server_round, "server", result)
+            clock.seen(server_round)
             return result
 
         given["evaluate_fn"] = evaluate_fn
@@ -398,38 +416,58 @@ def _observed_start(
         type(strategy).__name__, given.get("num_rounds"), arrays if isinstance(arrays, ArrayRecord) else None
     )
     result = original(*bound.args, **bound.kwargs)
+    clock.ended()
     final = getattr(result, "arrays", None)
     if isinstance(final, ArrayRecord) and len(final) > 0:
         observer.finished(final)
     return result
 
 
-@contextmanager
-def _watched(strategy: Strategy, observer: StrategyObserver) -> Iterator[None]:
-    """Instance attributes in front of the two aggregation methods, for the time of one `start`."""
-    train, evaluate = strategy.aggregate_train, strategy.aggregate_evaluate
+_WATCHED = ("configure_train", "aggregate_train", "aggregate_evaluate")
 
+
+@contextmanager
+def _watched(strategy: Strategy, observer: StrategyObserver, clock: RoundClock) -> Iterator[None]:
+    """Instance attributes in front of three methods, for the time of one `start`. They hand on every argument and
+    result, and draw no random number."""
+    before = {name: strategy.__dict__[name] for name in _WATCHED if name in strategy.__dict__}
+    configure, train, evaluate = (getattr(strategy, name) for name in _WATCHED)
+
+    @functools.wraps(configure)
+    def configure_train(server_round: int, *args: Any, **kwargs: Any) -> Any:
+        clock.configured(server_round)
+        return configure(server_round, *args, **kwargs)
+
+    @functools.wraps(train)
     def aggregate_train(server_round: int, replies: Iterable[Message]) -> Any:
+        began = time.monotonic()
         result = train(server_round, replies)
+        observer.aggregate_took(server_round, "train", time.monotonic() - began)
         if isinstance(result, tuple) and len(result) == 2:
             if isinstance(result[0], ArrayRecord) and len(result[0]) > 0:
                 observer.aggregated(server_round, result[0])
             if isinstance(result[1], MetricRecord):
                 observer.metrics(server_round, "train", result[1])
+        clock.seen(server_round)
         return result
 
+    @functools.wraps(evaluate)
     def aggregate_evaluate(server_round: int, replies: Iterable[Message]) -> Any:
+        began = time.monotonic()
         result = evaluate(server_round, replies)
+        observer.aggregate_took(server_round, "evaluate", time.monotonic() - began)
         if isinstance(result, MetricRecord):
             observer.metrics(server_round, "distributed", result)
+        clock.seen(server_round)
         return result
 
-    strategy.aggregate_train = aggregate_train  # type: ignore[method-assign]
-    strategy.aggregate_evaluate = aggregate_evaluate  # type: ignore[method-assign]
+    strategy.__dict__.update(zip(_WATCHED, (configure_train, aggregate_train, aggregate_evaluate), strict=True))
     try:
         yield
     finally:
-        del strategy.__dict__["aggregate_train"], strategy.__dict__["aggregate_evaluate"]
+        for name in _WATCHED:
+            strategy.__dict__.pop(name, None)
+        strategy.__dict__.update(before)
 
 
 __all__ = ["ArrayRecord", "ClientApp", "ConfigRecord", "Context", "FLOWER_VERSION", "Message", "ServerApp"]

@@ -236,7 +236,7 @@ class StreamGrid(Grid):
                     self._done[arrival.id] = self._reply(pending, arrival)
 
     def _reply(self, pending: _Pending, arrival: Arrival) -> flower.Message:
-        error, reply = self._read(pending, arrival)
+        failure, error, reply = self._read(pending, arrival)
         examples, metrics = flower.summary(reply)
         phase = pending.phase
         phase.replies += not error
@@ -259,6 +259,7 @@ class StreamGrid(Grid):
             num_examples=examples,
             metrics=metrics,
             error=error or None,
+            failure=failure or None,
         )
         if not phase.open:
             self._event(
@@ -274,15 +275,18 @@ class StreamGrid(Grid):
             )
         return reply
 
-    def _read(self, pending: _Pending, arrival: Arrival) -> tuple[str, flower.Message]:
+    def _read(self, pending: _Pending, arrival: Arrival) -> tuple[str, str, flower.Message]:
+        """(kind of failure, error in words, reply); the first two are empty where all is well."""
         if arrival.payload is None:
-            code = flower.ERROR_NODE_GONE if arrival.gone else flower.ERROR_NO_REPLY
-            return arrival.reason, flower.error_reply(pending.message, code, arrival.reason)
+            kind, code = ("gone", flower.ERROR_NODE_GONE) if arrival.gone else ("no-reply", flower.ERROR_NO_REPLY)
+            return kind, arrival.reason, flower.error_reply(pending.message, code, arrival.reason)
         payload, arrival.payload = arrival.payload, None
         try:
             reply = flower.decode(payload)
         except (DecodeError, ValueError, TypeError, AttributeError) as error:
             reason = f"client {pending.client} sent a reply that cannot be read: {error}"
-            return reason, flower.error_reply(pending.message, flower.ERROR_NO_REPLY, reason)
+            return "unreadable", reason, flower.error_reply(pending.message, flower.ERROR_NO_REPLY, reason)
         flower.set_message_id(reply, f"{arrival.id}-reply")
-        return (reply.error.reason or f"code {reply.error.code}" if reply.has_error() else ""), reply
+        if reply.has_error():
+            return "application", reply.error.reason or f"code {reply.error.code}", reply
+        return "", "", reply

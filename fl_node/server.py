@@ -14,10 +14,9 @@ import signal
 import sys
 import time
 import traceback
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from fl_node import determinism, memory
+from fl_node import determinism, memory, signals
 from fl_node.applications import ApplicationError, resolve
 from fl_node.events import EventWriter
 from fl_node.progress import say, size
@@ -29,12 +28,8 @@ if TYPE_CHECKING:
     from fl_node.hub import Hub
 
 
-class Stopped(BaseException):
-    """SIGTERM or SIGINT. Not an Exception, so that an application's own `except Exception` lets it pass."""
-
-
 class Enough(BaseException):
-    """The run's goal is reached (SIGUSR1): it ends here, and well. Not an Exception, as `Stopped`."""
+    """The run's goal is reached (SIGUSR1): it ends here, and well. Not an Exception, as `signals.Stopped`."""
 
 
 class RunError(Exception):
@@ -137,7 +132,7 @@ class Run:
         not begun has nothing to end well: it is stopped.
         """
         if self._started is None or self.hub is None:
-            raise Stopped("before the run had begun")
+            raise signals.Stopped("before the run had begun")
         self._enough = True
         self.hub.wake()
 
@@ -155,6 +150,7 @@ class Run:
                 config=self.config,
                 num_clients=self.settings.num_clients,
                 model_bytes=model_bytes,
+                num_rounds=self._num_rounds,
             )
 
     def failed(self, error: str, clients: list[str]) -> None:
@@ -191,6 +187,20 @@ class Run:
             def aggregated(self, server_round: int, arrays: flower.ArrayRecord) -> None:
                 run._rounds = max(run._rounds, server_round)
                 run._latest = arrays
+
+            def aggregate_took(self, server_round: int, phase: str, seconds: float) -> None:
+                run.event("aggregate.finished", round=server_round, phase=phase, seconds=round(seconds, 6))
+
+            def evaluation_took(self, server_round: int, seconds: float) -> None:
+                run.event("server_evaluate.finished", round=server_round, seconds=round(seconds, 6))
+
+            def round_took(self, server_round: int, seconds: float) -> None:
+                run.event(
+                    "round.finished",
+                    round=server_round,
+                    seconds=round(seconds, 6),
+                    memory_bytes=memory.resident_bytes(),
+                )
 
             def finished(self, arrays: flower.ArrayRecord) -> None:
                 run._weights = flower.weights_sha256(arrays)
@@ -236,12 +246,6 @@ def _line(kind: str, fields: dict[str, Any], num_rounds: int | None) -> str:
     return ""
 
 
-def _on_signal(number: int, _: FrameType | None) -> None:
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, signal.SIG_IGN)
-    raise Stopped(signal.Signals(number).name)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run one server process; returns its exit code."""
     parser = argparse.ArgumentParser(
@@ -261,11 +265,10 @@ def main(argv: list[str] | None = None) -> int:
     reason = ""
     clients: list[str] = []
     try:
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, _on_signal)
+        signals.stop_by_signal()
         signal.signal(signal.SIGUSR1, lambda *_: run.enough())
         run.execute()
-    except Stopped:
+    except signals.Stopped:
         reason = "stopped"
     except Exception as error:  # the application's own code runs in here: whatever it raises fails the run
         clients = list(getattr(error, "clients", None) or run.at_fault())
@@ -276,8 +279,7 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as error:
         reason = f"the application ended the process itself (exit {error.code})"
     finally:
-        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(each, signal.SIG_IGN)
+        signals.ignore(signal.SIGUSR1)
     if reason:
         run.failed(reason, clients)
     if run.hub is not None:

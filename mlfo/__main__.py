@@ -167,7 +167,7 @@ def run(args: argparse.Namespace) -> None:
             f"node {args.node!r} is not in {args.inventory}; nodes: {', '.join(list(first.nodes)[:20])}"
         )
     store = Store(args.state / "mlfo.sqlite")
-    metrics = Metrics(args.node, args.role, store.states)
+    metrics = Metrics(args.node, args.role, store.states, store.latest)
     agents = Agents()
     about = {"node": args.node, "role": args.role, "testbed": first.testbed}
     edge = central = momo = None

@@ -68,29 +68,31 @@ class Central(momo_pb2_grpc.OrchestrateServicer):
     # Mo-Mo ----------
 
     def Deploy(self, request: momo_pb2.Intent, context: Any) -> momo_pb2.Status:  # noqa: N802 (the name of the contract)
-        return self._answer("Deploy", context, lambda: self._deploy(request, context))
+        return self._answer("Deploy", request, context, lambda: self._deploy(request, context))
 
     def Release(self, request: momo_pb2.Run, context: Any) -> momo_pb2.Status:  # noqa: N802
-        return self._answer("Release", context, lambda: self.release(request.run_id))
+        return self._answer("Release", request, context, lambda: self.release(request.run_id))
 
     def Reset(self, request: momo_pb2.ResetRequest, context: Any) -> momo_pb2.ResetReply:  # noqa: N802
-        return self._answer("Reset", context, self.reset)
+        return self._answer("Reset", request, context, self.reset)
 
     def Servers(self, request: momo_pb2.ServersRequest, context: Any) -> momo_pb2.ServersReply:  # noqa: N802
-        return self._answer("Servers", context, self.servers)
+        return self._answer("Servers", request, context, self.servers)
 
-    def _answer(self, method: str, context: Any, call: Callable[[], Any]) -> Any:
+    def _answer(self, method: str, request: Any, context: Any, call: Callable[[], Any]) -> Any:
+        began = time.monotonic()
         try:
             reply = call()
-            self._metrics.momo.labels(method, "received", "OK").inc()
-            return reply
         except Failure as failure:
             code, text = failure.code, str(failure)
         except Exception as error:  # one bad call never ends the service
             log.exception("%s failed", method)
             self._metrics.errors.labels("internal").inc()
             code, text = grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"
-        self._metrics.momo.labels(method, "received", code.name).inc()
+        else:
+            self._metrics.momo_call(method, "received", "OK", began, reply.ByteSize(), request.ByteSize())
+            return reply
+        self._metrics.momo_call(method, "received", code.name, began, 0, request.ByteSize())
         log.info("%s refused: %s: %s", method, code.name, text)
         context.abort(code, text[:2000])
 

@@ -460,6 +460,8 @@ class Conduct:
         self._store.transition(self.run_id, state, changes, event)
         self._record.update(changes, state=state)
         self._metrics.phase_seconds.labels(before).observe(spent)
+        if state == "running":
+            self._metrics.processing_seconds.observe(max(0.0, time.time() - self._record["created"]))
         log.info("intent %s: %s%s", self.run_id, state, f" ({reason})" if reason else "")
 
     def _emit(self, kind: str, **fields: Any) -> None:

@@ -71,11 +71,15 @@ class Edge:
         """Checks an intent completely, keeps it, and begins it; the answer to its sender. Raises
         IntentRefused."""
         try:
-            intent_pipeline, intent_id = self._checked(text, fields)
+            answer = self._accept(text, fields)
         except IntentRefused as refused:
-            for problem in refused.problems:
-                self._metrics.errors.labels(f"refused_{problem.code}"[:60]).inc()
+            self._metrics.refuse(refused.problems)
             raise
+        self._metrics.accepted.inc()
+        return answer
+
+    def _accept(self, text: bytes, fields: dict[str, str]) -> dict[str, Any]:
+        intent_pipeline, intent_id = self._checked(text, fields)
         run = f"{_slug(intent_id)}-{secrets.token_hex(4)}"
         holder = next(
             (

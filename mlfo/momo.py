@@ -74,20 +74,23 @@ class CentralClient:
         attempts: int,
         check: Callable[[], None] = lambda: None,
     ) -> Any:
+        size = request.ByteSize()
         for attempt in range(attempts):
+            began = time.monotonic()
             future = call.future(request, timeout=timeout_s)
             try:
                 while True:
                     try:
                         reply = future.result(timeout=0.25)
-                        self._metrics.momo.labels(method, "sent", "OK").inc()
+                        self._metrics.momo_call(method, "sent", "OK", began, size, reply.ByteSize())
                         return reply
                     except grpc.FutureTimeoutError:
                         check()
             except grpc.RpcError as error:
                 code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
                 text = (error.details() or "") if isinstance(error, grpc.Call) else str(error)
-                self._metrics.momo.labels(method, "sent", code.name).inc()
+                went = 0 if code == grpc.StatusCode.UNAVAILABLE else size  # nobody was there to send it to
+                self._metrics.momo_call(method, "sent", code.name, began, went, 0)
                 if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
                     raise Refused(text) from error
                 if code not in _AGAIN or attempt == attempts - 1:

@@ -112,18 +112,22 @@ def build(
             )
 
     if edge is not None:
-        _intent_routes(app, edge, store)
+        _intent_routes(app, edge, store, metrics)
     return app
 
 
-def _intent_routes(app: Flask, edge: Edge, store: Store) -> None:
+def _intent_routes(app: Flask, edge: Edge, store: Store, metrics: Metrics) -> None:
     followers = threading.BoundedSemaphore(MAX_FOLLOWERS)
 
     @app.post("/receive")
     @app.post("/v1/intents")
     @app.post("/intents")
     def _receive() -> Any:
-        text, fields = _sent()
+        try:
+            text, fields = _sent()
+        except IntentRefused as refused:
+            metrics.refuse(refused.problems)
+            raise
         answer = edge.accept(text, fields)
         response = jsonify(answer)
         response.headers["Location"] = f"/v1/intents/{answer['id']}"

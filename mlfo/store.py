@@ -99,9 +99,9 @@ class Store:
                     409,
                 )
             self._db.executemany("INSERT INTO claims VALUES (?, ?)", [(client, run) for client in clients])
-            self._db.execute(
-                "INSERT INTO intents VALUES (?, 'accepted', ?, 0, ?)", (run, time.time(), json.dumps(body))
-            )
+            now = time.time()
+            kept = json.dumps({**body, "state_since": now})
+            self._db.execute("INSERT INTO intents VALUES (?, 'accepted', ?, 0, ?)", (run, now, kept))
             self._insert_events(run, [event])
 
     def transition(
@@ -110,7 +110,7 @@ class Store:
         """Moves an intent to ``state``, keeps ``changes`` in its body, writes the event; frees its clients
         where it has ended."""
         with self._lock, _Transaction(self._db):
-            body = {**self._body(run), **changes}
+            body = {**self._body(run), **changes, "state_since": time.time()}
             self._db.execute(
                 "UPDATE intents SET state = ?, body = ? WHERE id = ?", (state, json.dumps(body), run)
             )
@@ -161,6 +161,17 @@ class Store:
         with self._lock:
             found = dict(self._db.execute("SELECT state, COUNT(*) FROM intents GROUP BY state").fetchall())
         return {state: int(found.get(state, 0)) for state in STATES}
+
+    def latest(self, limit: int) -> list[tuple[str, str, str, float]]:
+        """The newest intents as (intent id, run, state, wall time at which that state began), the newest first."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT json_extract(body, '$.intentID'), id, state, "
+                "COALESCE(json_extract(body, '$.state_since'), created) "
+                "FROM intents ORDER BY created DESC, rowid DESC LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return [(str(intent), run, state, float(since)) for intent, run, state, since in rows]
 
     def _body(self, run: str) -> dict[str, Any]:
         row = self._db.execute("SELECT body FROM intents WHERE id = ?", (run,)).fetchone()

@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--preset", choices=PRESETS, help="33 Mbit/s upwards on each of three campus switches")
     p.add_argument("--up", metavar="RATE", help="from client to server, such as 100mbit")
     p.add_argument("--down", metavar="RATE", help="from server to client")
-    p.add_argument("--burst", metavar="SIZE", help="such as 10mbit (default: one second of the rate)")
+    p.add_argument("--burst", metavar="SIZE", help="such as 10mbit (default: 1 s of the rate; 50 ms of a queue)")
     p.add_argument("--enforce", choices=("auto", "drop", "queue"), help="how (default: auto)")
     p.add_argument("--show", action="store_true", help="show the meters (only those named, where some are)")
     p.add_argument("--remove", action="store_true", help="take the named meters away")

@@ -89,6 +89,7 @@ def build_inventory(plan: Plan, core: CoreFacts, nodes: Mapping[str, NodeFacts],
         "meters": [meter.as_body() for meter in plan.meters],
         "traffic": [asdict(flow) for flow in plan.traffic],
         "published": [asdict(port) for port in plan.published],
+        "monitoring": asdict(plan.monitoring) if plan.monitoring else None,
         "unsupported": list(core.unsupported),
         "paths": {
             "state": str(plan.state),

@@ -202,6 +202,40 @@ class Traffic(_Strict):
         return data
 
 
+def _parse_period(value: object) -> float:
+    seconds = parse_time(value)
+    if not 0.1 <= seconds <= 60:
+        raise ValueError(f"{value!r}: a period is '100 ms' to '60 s' (Prometheus calls a series gone after minutes)")
+    return seconds
+
+
+def _parse_retention(value: object) -> float:
+    seconds = parse_time(value)
+    if not 600 <= seconds <= 366 * 86400:
+        raise ValueError(f"{value!r}: a retention is '10 min' to '366 d'")
+    return seconds
+
+
+class Monitoring(_Strict):
+    """What is measured while the testbed is up. `prometheus`: on the host, in the emulated network (its node is the one
+    with the role prometheus, and monitoring traffic is part of the experiment), or none of ours.
+
+    `period` is that of the collections, `retention` how long Prometheus keeps samples (a testbed's are gone with it; a
+    run's are kept with the run). Both ports are at 127.0.0.1 of the host.
+    """
+
+    prometheus: Literal["host", "in-band", "none"] = "host"
+    period: Annotated[float, BeforeValidator(_parse_period)] = 5.0
+    retention: Annotated[float, BeforeValidator(_parse_retention)] = 86400.0
+    port: Annotated[int, Field(ge=1, le=65535)] = 9090
+    exporter_port: Annotated[int, Field(ge=1, le=65535)] = 9100
+
+
+def _switched(value: object) -> object:
+    # `monitoring: true` is the table of all defaults, `false` the same as leaving the key out.
+    return value if not isinstance(value, bool) else ({} if value else None)
+
+
 class _Sized(_Strict):
     """What every preset has; its nodes, switches and links are added to those of the file."""
 
@@ -297,6 +331,7 @@ class Testbed(_Strict):
     controller: Controller = Field(default_factory=Controller)
     meters: Annotated[list[Meter], Field(max_length=5000)] = Field(default_factory=list)
     traffic: Annotated[list[Traffic], Field(max_length=200)] = Field(default_factory=list)
+    monitoring: Annotated[Monitoring | None, BeforeValidator(_switched)] = None
     allow_unsupported: list[Unsupported] = Field(default_factory=list)
 
 

@@ -198,6 +198,29 @@ class PlannedFlow:
 
 
 @dataclass(frozen=True)
+class PlannedMonitoring:
+    """What measures the testbed while it is up, as the inventory has it too. Addresses are `IP:PORT` of the host.
+
+    `prometheus` is "host", "in-band" or "none"; `node` is the one that it runs in where that is "in-band".
+    """
+
+    prometheus: str
+    period_s: float
+    retention_s: float
+    exporter: str
+    prometheus_address: str | None
+    folder: str
+    node: str | None = None
+
+    def ports(self) -> dict[str, int]:
+        """Key of the testbed file -> the host's port that is taken for it."""
+        keys = {"monitoring.exporter_port": self.exporter}
+        if self.prometheus_address:
+            keys["monitoring.port"] = self.prometheus_address
+        return {key: int(address.rpartition(":")[2]) for key, address in keys.items()}
+
+
+@dataclass(frozen=True)
 class Plan:
     """A whole testbed, ready to be made."""
 
@@ -220,6 +243,7 @@ class Plan:
     traffic: tuple[PlannedFlow, ...] = ()
     controller_address: str | None = None
     """Where an external controller listens, `IP:PORT` as this machine reaches it."""
+    monitoring: PlannedMonitoring | None = None
 
     @property
     def fail_mode(self) -> str:
@@ -304,6 +328,8 @@ def plan_from_dict(data: dict[str, Any]) -> Plan:
     published = tuple(PublishedPort(**item) for item in data["published"])
     meters = tuple(PlannedMeter(**item) for item in data.get("meters", ()))
     traffic = tuple(PlannedFlow(**{**item, "ports": tuple(item["ports"])}) for item in data.get("traffic", ()))
+    watched = data.get("monitoring")
     lists = {"nodes": nodes, "switches": switches, "links": links, "cohorts": cohorts, "published": published,
-             "meters": meters, "traffic": traffic}  # fmt: skip
+             "meters": meters, "traffic": traffic,
+             "monitoring": PlannedMonitoring(**watched) if watched else None}  # fmt: skip
     return Plan(**{**data, **lists, "allow_unsupported": tuple(data["allow_unsupported"])})

@@ -6,7 +6,7 @@ anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from topology import host_state
@@ -61,6 +61,16 @@ def check_plan(plan: Plan, found: Capabilities, *, raising: bool = True) -> list
         if missing:
             problems.append(
                 Problem("", "missing-program", f"not installed here: {', '.join(missing)}", install(missing))
+            )
+        watched = plan.monitoring
+        if watched is not None and watched.prometheus != "none" and found.programs.get("prometheus") is None:
+            problems.append(
+                Problem(
+                    "monitoring",
+                    "missing-program",
+                    "not installed here: prometheus",
+                    f"{install(['prometheus'])}; or write `monitoring: {{prometheus: none}}` for the exporter alone",
+                )
             )
     return problems
 
@@ -195,8 +205,30 @@ def _cpus(text: str) -> set[int]:
 
 
 def port_problems(plan: Plan) -> list[Problem]:
-    """The plan's published ports on which somebody listens already, now."""
-    taken = host_state.listening(port.host_port for port in plan.published)
+    """The plan's ports of the host (published ones, monitoring's) on which somebody listens already, now."""
+    own = plan.monitoring.ports() if plan.monitoring else {}
+    taken = host_state.listening([*(port.host_port for port in plan.published), *own.values()])
+    return [
+        *(_monitoring_port(key, port, taken[port]) for key, port in own.items() if port in taken),
+        *_published_ports(plan, {port: who for port, who in taken.items() if port not in own.values()}),
+    ]
+
+
+def _monitoring_port(key: str, port: int, holder: str) -> Problem:
+    # Debian starts a Prometheus of its own where the package is installed on a machine with systemd.
+    end = "`sudo systemctl disable --now prometheus` ends the package's own service" if holder.startswith(
+        "prometheus "
+    ) else "end that program (`cohortnet ls` shows testbeds that are up)"  # fmt: skip
+    name = key.rpartition(".")[2]
+    return Problem(
+        key,
+        "port-in-use",
+        f"port {port} of this host is in use" + (f" by {holder}" if holder else ""),
+        f"write `monitoring: {{{name}: PORT}}` with a free one; or {end}",
+    )
+
+
+def _published_ports(plan: Plan, taken: Mapping[int, str]) -> list[Problem]:
     return [
         Problem(
             f"publish {port.host}:{port.host_port}",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 
-from topology import metering, presets, speeds
+from topology import metering, presets, speeds, watching
 from topology.errors import Problem, TestbedProblems
 from topology.model import Cohort, Limits, Link, Node, Publish, Shaping, SpeedClass, Switch, Testbed, Traffic
 from topology.plan import (
@@ -244,6 +244,7 @@ class _Planner:
                     "choose another",
                 )
             taken[entry.host_port] = f"publish[{index}]"
+        self.problems += watching.check(self.testbed, self.nodes, taken)
 
     def _check_controller(self) -> None:
         controller = self.testbed.controller
@@ -351,6 +352,8 @@ class _Planner:
         if self.testbed.controller.kind == "builtin":
             port = self.testbed.controller.rest_host_port
             published.append(PublishedPort(None, CONTROLLER_REST_PORT, "127.0.0.1", port))
+        monitoring, reached = watching.plan_monitoring(self.testbed, self.nodes)
+        published += reached
         return Plan(
             testbed=self.testbed.name,
             runtime=self.testbed.runtime,
@@ -370,6 +373,7 @@ class _Planner:
             meters=meters,
             traffic=traffic,
             controller_address=self.testbed.controller.address,
+            monitoring=monitoring,
         )
 
     def _links_and_switches(self, ids: dict[str, int]) -> tuple[list[PlannedLink], list[PlannedSwitch]]:

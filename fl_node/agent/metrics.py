@@ -1,4 +1,5 @@
-"""The agent's own Prometheus metrics, all in one class: processes by state, exits, events, watchers.
+"""What `/metrics` of an agent says: its own metrics, all in one class (processes by state, exits, events, watchers),
+and those of the runs (`model_metrics`).
 
 Values are read when Prometheus asks, so what is gone is gone from the next answer.
 """
@@ -11,6 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from fl_node.agent.model_metrics import NODE_LABELS, families
 from fl_node.agent.process import STATES
 from fl_node.agent.supervisor import Supervisor
 
@@ -27,8 +29,8 @@ class AgentMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         who = self._supervisor.identity
-        labels = ["testbed", "node", "role", "cohort"]
-        values = [who.testbed, who.node, who.role, who.cohort]
+        labels = NODE_LABELS
+        values = (who.testbed, who.node, who.role, who.cohort)
         processes = GaugeMetricFamily(
             "cohortnet_agent_processes", "FL processes known to the agent", labels=[*labels, "kind", "state"]
         )
@@ -50,3 +52,6 @@ class AgentMetrics(Collector):
         watchers = GaugeMetricFamily("cohortnet_agent_watchers", "open event streams", labels=labels)
         watchers.add_metric(values, self._watchers())
         yield watchers
+        with self._supervisor.runs.held() as runs:
+            found = families(runs, values)
+        yield from found

@@ -30,6 +30,8 @@ from fl_node.agent.validation import (
     valid_run_id,
 )
 
+PORT = 5000
+METRICS_PORT = 9300
 MAX_BODY_BYTES = 1 << 20
 MAX_WATCHERS = 16  # each holds one of the server's threads
 MAX_TAIL_LINES = 10_000
@@ -37,14 +39,28 @@ KEEPALIVE_SECONDS = 10.0
 _KINDS = ("server", "client")
 
 
-def create_app(supervisor: Supervisor) -> Flask:
-    """The WSGI application. Serve it with more than MAX_WATCHERS threads."""
+def create_app(supervisor: Supervisor, metrics_port: int | None = None) -> Flask:
+    """The WSGI application. Serve it with more than MAX_WATCHERS threads.
+
+    What comes in at `metrics_port`, a second socket of the same server, may ask for /metrics and nothing else.
+    """
     app = Flask("fl_node.agent")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY_BYTES
     slots = threading.BoundedSemaphore(MAX_WATCHERS)
     open_streams = _Count()
     metrics = AgentMetrics(supervisor, lambda: open_streams.value)
+
+    @app.before_request
+    def only_metrics_there() -> Response | None:
+        # The port of the socket that took the connection, whatever the Host header says.
+        if metrics_port is None or request.environ.get("SERVER_PORT") != str(metrics_port):
+            return None
+        if request.path == "/metrics" and request.method in ("GET", "HEAD"):
+            return None
+        text = f"{request.method} {request.path[:200]}: port {metrics_port} answers GET /metrics only"
+        hint = f"the agent's calls are at its own port, {PORT} where --port says nothing else"
+        return _errors(404, [problem(request.path[:200], "metrics-only", text, hint)])
 
     @app.before_request
     def may_only_look() -> Response | None:

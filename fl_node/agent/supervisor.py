@@ -28,6 +28,7 @@ from fl_node.agent.launcher import (
     SubprocessLauncher,
     process_environment,
 )
+from fl_node.agent.model_runs import ModelRuns
 from fl_node.agent.process import FlProcess
 from fl_node.agent.validation import (
     ClientRequest,
@@ -101,6 +102,7 @@ class Supervisor:
         self.identity = identity
         self.events_read = 0
         self.exits: dict[tuple[str, str], int] = {}
+        self.runs = ModelRuns()
         self._launcher = launcher
         self._commands = commands
         self._resolve = resolve
@@ -223,6 +225,7 @@ class Supervisor:
             code = handle.wait()
             self._drain(process)
         process.on_end(code, error)
+        self.runs.end(process.kind, process.run_id)
         status = process.status()
         self._append(
             log,
@@ -284,6 +287,7 @@ class Supervisor:
                 for event in events:
                     event.pop("seq", None)
                     process.on_event(event)
+                    self.runs.learn(process.kind, process.run_id, event)
                     if log is not None:
                         self._append(log, event)
                     self.events_read += 1
@@ -351,6 +355,7 @@ class Supervisor:
             self._logs[run_id] = EventLog(folder / "events.jsonl", self.identity.node, run_id)
         self._logs[run_id].set_ended(False)
         self._processes[(request.kind, run_id)] = process
+        self.runs.begin(request.kind, run_id, request.application)
         ended = [item for item in self._logs if item != run_id and not self._run_is_live(item)]
         for oldest in ended[: max(0, len(self._logs) - MAX_REMEMBERED)]:
             self._forget(oldest)

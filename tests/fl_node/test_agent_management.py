@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fl_node.agent.identity import Identity, IdentityError
-from tests.fl_node.test_agent import Agent
+from tests.fl_node.agents import Agent
 
 
 def test_the_management_network_may_only_look(tmp_path: Path) -> None:

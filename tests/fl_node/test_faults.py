@@ -71,7 +71,7 @@ def test_a_run_goes_on_without_a_client_that_dies(cohort: Callable[..., Cohort])
     made.kill("fc.11")
     assert made.wait() == 0, made.log("server")
     dead = made.events("client.reply", round=2, client="fc.11")[0]
-    assert "fc.11 is gone" in dead["error"]
+    assert "fc.11 is gone" in dead["error"] and dead["failure"] == "gone"
     phases = made.events("phase.finished")
     assert [(p["replies"], p["errors"]) for p in phases] == [(3, 0), (2, 1), (2, 0)]
     left = made.events("client.left", client="fc.11")
@@ -178,7 +178,7 @@ def test_a_slow_client_is_answered_for(cohort: Callable[..., Cohort]) -> None:
     made.start_client(1, config={**config, "sleep": 60.0})
     assert made.wait() == 0, made.log("server")
     late = made.events("client.reply", client="fc.11")[0]
-    assert late["error"] == "client fc.11 did not answer within 2 s"
+    assert late["error"] == "client fc.11 did not answer within 2 s" and late["failure"] == "no-reply"
     assert 1.9 < late["seconds"] < 4
 
 
@@ -188,6 +188,7 @@ def test_when_every_client_fails_the_run_fails(cohort: Callable[..., Cohort]) ->
     assert made.wait() == 1
     failed = made.events("run.failed")[0]
     assert "no client gave a result" in failed["error"] and "no data today" in failed["error"]
+    assert {event["failure"] for event in made.events("client.reply")} == {"application"}
 
 
 def test_sigterm_ends_everybody_in_order(cohort: Callable[..., Cohort]) -> None:

@@ -37,6 +37,7 @@ NAMES = [
     ("flwr.proto.recorddict_pb2", "RecordDict"),
     ("flwr.serverapp.strategy", "Strategy.aggregate_evaluate"),
     ("flwr.serverapp.strategy", "Strategy.aggregate_train"),
+    ("flwr.serverapp.strategy", "Strategy.configure_train"),
     ("flwr.serverapp.strategy", "Strategy.start"),
     ("flwr.supercore.object_ref", "load_app"),
     ("flwr.supercore.run", "Run.create_empty"),
@@ -101,6 +102,18 @@ def test_the_grid_has_the_methods_that_are_implemented() -> None:
     assert set(Grid.__abstractmethods__) == expected, MOVED.format(
         what=f"Grid's methods are {Grid.__abstractmethods__}"
     )
+
+
+def test_what_is_timed_is_called_as_it_was_read() -> None:
+    """The round's number comes first, and the server's evaluation is a parameter of `start`."""
+    from flwr.serverapp.strategy import Strategy
+
+    for name in ("configure_train", "aggregate_train", "aggregate_evaluate"):
+        found = list(inspect.signature(getattr(Strategy, name)).parameters)
+        assert found[:2] == ["self", "server_round"], MOVED.format(what=f"Strategy.{name} takes {found}")
+    parameters = inspect.signature(Strategy.start).parameters
+    for name in ("num_rounds", "evaluate_fn", "initial_arrays"):
+        assert name in parameters, MOVED.format(what=f"Strategy.start takes {list(parameters)}")
 
 
 def test_a_message_takes_its_identity_from_the_task() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import requests
 
+from tests.fl_node.agents import Agent
 from tests.fl_node.harness import SMALL, Cohort
 from tests.fl_node.nodes import wait_until
-from tests.fl_node.test_agent import Agent
 
 
 def test_sigusr1_ends_a_run_as_finished_with_the_weights_of_its_last_round(

@@ -52,6 +52,18 @@ def test_lenet_learns_fashion_mnist_and_repeats_to_the_bit(cohort: Callable[...,
     assert sources == {(0, "server")} | {
         (n, s) for n in (1, 2, 3) for s in ("train", "distributed", "server")
     }
+    assert started["num_rounds"] == 3
+    aggregated = made.events("aggregate.finished")
+    assert [(e["round"], e["phase"]) for e in aggregated] == [(p["round"], p["phase"]) for p in phases]
+    evaluated = made.events("server_evaluate.finished")
+    assert [e["round"] for e in evaluated] == [0, 1, 2, 3]
+    rounds = made.events("round.finished")
+    assert [e["round"] for e in rounds] == [1, 2, 3] and rounds[0]["memory_bytes"] > 50e6
+    for each in rounds:
+        parts = [e["seconds"] for e in (*phases, *aggregated, *evaluated) if e["round"] == each["round"]]
+        assert 0 <= each["seconds"] - sum(parts) < 0.5, (each, parts)
+    assert evaluated[0]["seconds"] + sum(e["seconds"] for e in rounds) <= finished[1]["seconds"] + 0.01
+
     total = sum(p["bytes_down"] for p in phases)
     assert 0 <= finished[1]["bytes_down"] - total < 2000  # welcomes, confirmations, the end
 

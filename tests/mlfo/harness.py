@@ -66,6 +66,12 @@ def inventory(cohorts: int, clients: int, agent_port: int = 5000) -> dict[str, A
     }
 
 
+def values(metrics: str) -> dict[str, float]:
+    """What an orchestrator's /metrics says, by name and labels as they are written there."""
+    lines = (line for line in metrics.splitlines() if line and not line.startswith("#"))
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
 class Agents:
     """All agents of a testbed, faked. ``round_s`` is how long a round takes (seconds)."""
 

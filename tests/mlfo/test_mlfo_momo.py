@@ -205,7 +205,7 @@ def test_a_server_whose_run_has_ended_without_release_is_given_again(
     try:
         store = Store(tmp_path / "s.sqlite")
         known = catalogue.load(central_catalogue)
-        metrics = Metrics("cloud.0", "central", store.states)
+        metrics = Metrics("cloud.0", "central", store.states, store.latest)
         service = central.Central(store, InventoryFile(bed.inventory), known, RealAgents(), metrics, 6000)
         assert service.Deploy(_request("left-behind"), _Context()).server == "fed.1"
         bed.agents.end("fed.1", "server", "left-behind", "succeeded")

@@ -22,7 +22,7 @@ from mlfo.metrics import Metrics
 from mlfo.momo import CentralClient
 from mlfo.store import Store
 from mlfo.times import Times
-from tests.mlfo.harness import ROOT, SEED_INTENT, Testbed, free_port, inventory
+from tests.mlfo.harness import ROOT, SEED_INTENT, Testbed, free_port, inventory, values
 
 Make = Callable[..., Testbed]
 
@@ -44,7 +44,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     folder: Path = tmp_path_factory.mktemp("edge")
     (folder / "inventory.json").write_text(json.dumps(inventory(2, 4)))
     store = Store(folder / "s.sqlite")
-    metrics = Metrics("mo.1", "edge", store.states)
+    metrics = Metrics("mo.1", "edge", store.states, store.latest)
     central = CentralClient(f"127.0.0.1:{free_port()}", metrics)
     known = catalogue.load(ROOT / "intents" / "catalogue.yaml")
     edge = Edge(
@@ -141,6 +141,10 @@ def test_refusals_over_the_wire_and_the_orchestrator_lives_on(testbed: Make) -> 
         f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
     )
     assert refused(400, files={"file": ("i", bomb)}) == ["alias"]
+    measured = values(requests.get(f"{bed.url}/metrics", timeout=5).text)
+    for code in ("yaml", "files", "missing", "empty", "unknown_operand", "encoding", "unknown_client", "alias"):
+        assert measured[f'mlfo_intents_refused_total{{code="{code}"}}'] == 1, code
+    assert measured["mlfo_intents_accepted_total"] == 0
     assert requests.get(f"{bed.url}/v1/intents/nobody", timeout=5).status_code == 404
     assert requests.delete(f"{bed.url}/v1/intents/nobody", timeout=5).status_code == 404
     assert requests.get(f"{bed.url}/nothing", timeout=5).json()["errors"][0]["code"] == "not_found"

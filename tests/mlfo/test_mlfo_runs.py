@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import requests
 
-from tests.mlfo.harness import SEED_INTENT, Testbed, free_port
+from tests.mlfo.harness import SEED_INTENT, Testbed, free_port, values
 
 Make = Callable[..., Testbed]
 FORM: dict[str, Any] = {
@@ -80,6 +81,21 @@ def test_an_intent_runs_to_its_end_on_the_plans_server(testbed: Make) -> None:
     assert 'mlfo_intents{node="mo.1",role="edge",state="succeeded"} 1.0' in metrics
     assert 'mlfo_momo_messages_total{direction="sent",method="Deploy",outcome="OK"} 1.0' in metrics
     assert 'mlfo_intent_phase_seconds_count{phase="running"} 1.0' in metrics
+    measured = values(metrics)
+    assert measured["mlfo_intents_accepted_total"] == 1 == measured["mlfo_intent_processing_seconds_count"]
+    ran = next(e["time"] for e in events if e["kind"] == "intent.running") - answer["created"]
+    assert measured["mlfo_intent_processing_seconds_sum"] == pytest.approx(ran, abs=0.1)
+    ended = next(e["time"] for e in events if e["kind"] == "intent.succeeded")
+    labels = f'intent="{answer["intentID"]}",run="{answer["id"]}",state="succeeded"'
+    assert measured[f"mlfo_intent_state_timestamp_seconds{{{labels}}}"] == pytest.approx(ended, abs=0.1)
+    assert sum(name.startswith("mlfo_intent_state_timestamp") for name in measured) == 1
+    central = values(requests.get(f"{bed.central_url}/metrics", timeout=5).text)
+    for method in ("Deploy", "Release"):
+        name = f'mlfo_momo_bytes_total{{direction="%s",method="{method}"}}'
+        sent, received = name % "sent", name % "received"
+        assert measured[sent] == central[received] > 0 and measured[received] == central[sent] > 0
+        seconds = f'mlfo_momo_seconds_sum{{method="{method}"}}'
+        assert 0 < central[seconds] <= measured[seconds]
 
 
 def test_low_privacy_learns_at_the_server_on_the_union_of_the_data(testbed: Make) -> None:

@@ -122,10 +122,11 @@ def run(
     from topology.controller.watch import InventoryWatch
 
     book, problems = open_book(graph, Path(graph.inventory["paths"]["state"]) / FILE)
-    fleet = Fleet(graph, Metrics(), book, audit_s)
+    fleet = Fleet(graph, Metrics(graph.testbed), book, audit_s)
     for problem in problems:
         fleet.trouble(problem)
     fleet.queues.start()
+    fleet.buffers.start()
     # os-ken cannot end its threads; threads started by a daemon thread are daemons, and end with the process.
     starter = threading.Thread(target=app.start, args=(fleet,), name="os-ken", daemon=True)
     starter.start()

@@ -167,6 +167,10 @@ class Conversation:
         """Entries of the switch's port statistics. Raises SwitchSilent."""
         return self._entries(wire.port_statistics_request(self.connection), timeout_s)
 
+    def table_statistics(self, timeout_s: float = ANSWER_S) -> list[Any]:
+        """Entries of the switch's table statistics, of each table that it can have. Raises SwitchSilent."""
+        return self._entries(wire.table_statistics_request(self.connection), timeout_s)
+
     def meter_statistics(self, meter: int | None = None, timeout_s: float = ANSWER_S) -> list[Any]:
         """Entries of the switch's meter statistics, of one meter or all. Raises SwitchSilent."""
         return self._entries(wire.meter_statistics_request(self.connection, meter), timeout_s)

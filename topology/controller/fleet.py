@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from topology.controller import wire
+from topology.controller.bufferkeeper import BufferKeeper
 from topology.controller.flows import Contents, Flow
 from topology.controller.graph import Graph
 from topology.controller.meter_view import MeterView
@@ -60,6 +61,7 @@ class Fleet:
             self.trouble,
             audit_s,
         )
+        self.buffers = BufferKeeper(lambda: self.network.graph.inventory, self.trouble, audit_s)
         self.metering = Metering(self.meters, self.queues, self.sessions)
         self.meter_view = MeterView(self.metering, self.sessions)
         self.metrics = metrics
@@ -116,7 +118,7 @@ class Fleet:
             wanted=lambda: self.contents(datapath_id),
             on_read=lambda present, meters: self._switch_read(datapath_id, present, meters),
             on_error=self._openflow_trouble,
-            on_sent=lambda count: self.metrics.flow_changes.labels(switch=name).inc(count),
+            on_sent=lambda count: self.metrics.flows_sent(name, count),
             audit_s=self._audit_s,
         )
         with self._lock:
@@ -130,7 +132,7 @@ class Fleet:
             before.close()
             before.connection.disconnect()
             LOG.warning("%s connected while it was connected: the older connection is closed", name)
-        self.metrics.connections.labels(switch=name).inc()
+        self.metrics.connected(name)
         if datapath_id not in self.network.graph.switches:
             self.trouble(
                 f"{name} from {connection.address[0]} is no switch of this testbed: "
@@ -138,6 +140,7 @@ class Fleet:
             )
         else:
             LOG.info("switch %s connected%s", name, " again" if again else "")
+            self.buffers.wake()
         changed = self.network.set_ports(datapath_id, ports)
         session.start()
         if changed:
@@ -233,6 +236,11 @@ class Fleet:
         entries = self._session(datapath_id).port_statistics(timeout_s=QUESTION_S)
         return {entry.port_no: wire.port_counters(entry) for entry in entries}
 
+    def table_statistics(self, datapath_id: int) -> dict[int, int]:
+        """How many flows each table has, those without any left out. Raises SwitchSilent."""
+        entries = self._session(datapath_id).table_statistics(timeout_s=QUESTION_S)
+        return {entry.table_id: entry.active_count for entry in entries if entry.active_count}
+
     def _session(self, datapath_id: int) -> Session:
         with self._lock:
             session = self._sessions.get(datapath_id)
@@ -247,5 +255,6 @@ class Fleet:
             self._sessions.clear()
         self._settled.set()
         self.queues.close()
+        self.buffers.close()
         for session in sessions:
             session.close()

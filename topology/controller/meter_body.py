@@ -10,7 +10,7 @@ from ipaddress import AddressValueError, IPv4Address
 from typing import Any
 
 from topology.controller.graph import Graph
-from topology.controller.meters import TARGET_KEYS, Fault, Kind, MeterSpec, Target
+from topology.controller.meters import FRAME_BITS, TARGET_KEYS, Fault, Kind, MeterSpec, Target
 from topology.errors import Problem
 from topology.units import format_rate, parse_burst, parse_meter_rate
 
@@ -28,7 +28,6 @@ _NEEDED = {
     "address": ("address",),
 }
 
-FRAME_BITS = 1518 * 8
 LEAST_RATE_BPS = 16_000
 """Less, and a second of the rate holds no full Ethernet frame: nothing large would ever pass."""
 MOST = {"bit/s": 10**12, "packet/s": 10**9}
@@ -167,25 +166,25 @@ class _Reader:
             return None
         return rate, found
 
-    def burst(self, value: Any, rate: int, unit: str) -> int:
+    def burst(self, value: Any, rate: int, unit: str) -> int | None:
         if value is None:
-            return rate
+            return None
         counted = unit.removesuffix("/s")
         if isinstance(value, str):
             try:
                 burst, found = parse_burst(value[:80])
             except (ValueError, OverflowError) as error:
                 self.fault("burst", "bad-value", str(error), "leave it out for one second of the rate")
-                return rate
+                return None
             if found != counted:
                 message = f"the burst counts {found}s, the rate is in {unit}"
                 self.fault("burst", "wrong-unit", message, f"write it in {counted}s")
-                return rate
+                return None
         elif _is_number(value):
             burst = math.floor(value)
         else:
             self.fault("burst", "bad-value", f"{_shown(value)} is no burst", 'such as "10 Mbit", or 10000000')
-            return rate
+            return None
         least = math.ceil(LEAST_BURST_S * rate)
         if burst < least:
             message = (
@@ -260,7 +259,7 @@ def read_spec(
     direction = reader.choice(body.get("direction"), "direction", DIRECTIONS, "both")
     enforce = reader.choice(body.get("enforce"), "enforce", ENFORCEMENTS, "auto")
     rate = reader.rate(body.get("rate"), body.get("unit"))
-    burst = 0 if rate is None else reader.burst(body.get("burst"), *rate)
+    burst = None if rate is None else reader.burst(body.get("burst"), *rate)
     if rate is not None and rate[1] == "packet/s" and enforce == "queue":
         hint = "write `rate` in bit/s, or enforce: drop"
         reader.fault("enforce", "cannot-queue", "a queue counts bits, not packets", hint)

@@ -129,9 +129,12 @@ class MeterView:
                     problems.append(f"{place.direction}: {self._name(place.switch)} is not connected")
                 elif reading.silence:
                     problems.append(f"{place.direction}: {reading.silence}")
+        force = places[0].force if places else "drop"
         return {
             **spec.as_body(),
-            "in_force": places[0].force if places else "drop",
+            "burst": spec.burst_for(force),
+            "changed": entry.changed or None,
+            "in_force": force,
             "pending": pending,
             "problem": "; ".join(problems) or None,
             "entries": shown,
@@ -174,7 +177,8 @@ class MeterView:
                     problem = f"{place.direction}: {error_text}"
             except (TopologyError, OSError, LookupError, ValueError) as error:
                 problem = f"{place.direction}: its queue cannot be read: {error}"
-        entry = {"direction": place.direction, "interface": limit.interface, "node": limit.node, **counters}
+        entry = {"direction": place.direction, "interface": limit.interface, "node": limit.node,
+                 "burst": limit.burst_bits, **counters}  # fmt: skip
         return entry, problem
 
 

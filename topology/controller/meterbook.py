@@ -7,8 +7,10 @@ Only `metering` changes it. The file is replaced in one step before anything is 
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +40,9 @@ class BookState:
     entries: Mapping[str, Numbered] = field(default_factory=dict)
     next_id: int = 1
 
-    def changed(self, specs: Iterable[MeterSpec], removed: Iterable[str] = ()) -> BookState:
-        """With these meters set and those removed. A meter keeps its ids as long as it keeps its name.
+    def changed(self, specs: Iterable[MeterSpec], removed: Iterable[str] = (), at: float = 0.0) -> BookState:
+        """With these meters set (at that wall time) and those removed. A meter keeps its ids as long as it keeps its
+        name.
 
         Ids go round: one that was given up is the last to be given again, so that a switch that was away
         never takes a new meter for an old one.
@@ -66,7 +69,7 @@ class BookState:
                 else:
                     ids[direction] = next(free)
                     following = ids[direction] % LAST_METER + 1
-            entries[spec.name] = Numbered(spec, ids)
+            entries[spec.name] = Numbered(spec, ids, at)
         return BookState(entries, following)
 
 
@@ -125,7 +128,10 @@ class MeterBook:
             self._version += 1
 
     def _write(self, state: BookState) -> None:
-        entries = [{**entry.spec.as_body(), "ids": dict(entry.ids)} for entry in state.entries.values()]
+        entries = [
+            {**entry.spec.as_body(), "ids": dict(entry.ids), "changed": entry.changed}
+            for entry in state.entries.values()
+        ]
         data = {"version": VERSION, "next_id": state.next_id, "meters": entries}
         temporary = self.path.with_name(self.path.name + ".new")
         try:
@@ -146,6 +152,13 @@ def _ids(value: Any, spec: MeterSpec, taken: set[int]) -> dict[str, int]:
     return ids
 
 
+def _time(value: Any) -> float:
+    """A book of before has none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return 0.0
+    return float(value)
+
+
 def _read(text: str, graph: Graph) -> tuple[BookState, list[str]]:
     data = json.loads(text)
     if not isinstance(data, dict) or data.get("version") != VERSION:
@@ -154,13 +167,13 @@ def _read(text: str, graph: Graph) -> tuple[BookState, list[str]]:
     problems: list[str] = []
     taken: set[int] = set()
     for index, item in enumerate(data["meters"]):
-        body = {key: value for key, value in item.items() if key != "ids"}
+        body = {key: value for key, value in item.items() if key not in ("ids", "changed")}
         # A device port counts as there: its switch has not said yet which it has.
         spec, faults = read_spec(body, graph, lambda *_: True, path=f"meters[{index}]")
         if spec is None:
             problems += [f"a meter is left out: {fault.problem}" for fault in faults]
         else:
-            entries[spec.name] = Numbered(spec, _ids(item.get("ids"), spec, taken))
+            entries[spec.name] = Numbered(spec, _ids(item.get("ids"), spec, taken), _time(item.get("changed")))
     next_id = data["next_id"]
     if not isinstance(next_id, int) or not 1 <= next_id <= LAST_METER:
         raise ValueError(f"next_id is {next_id!r}")
@@ -179,7 +192,8 @@ def _initial(graph: Graph) -> tuple[BookState, list[str]]:
         if spec is not None:
             read.append((path, spec))
     specs = {spec.name: spec for _, spec in read}
-    whole = BookState().changed(specs.values())
+    now = time.time()
+    whole = BookState().changed(specs.values(), at=now)
     # All at once, since one by one takes the square of their number; one by one only to say which is at fault.
     if len(specs) == len(read) and not conflicts(whole, {spec.name: path for path, spec in read}):
         return whole, [f"a meter is left out: {fault.problem}" for fault in faults]
@@ -193,7 +207,7 @@ def _initial(graph: Graph) -> tuple[BookState, list[str]]:
         if not found:
             specs[spec.name] = spec
         faults += found
-    return BookState().changed(specs.values()), [f"a meter is left out: {fault.problem}" for fault in faults]
+    return BookState().changed(specs.values(), at=now), [f"a meter is left out: {fault.problem}" for fault in faults]
 
 
 def open_book(graph: Graph, path: Path) -> tuple[MeterBook, list[str]]:

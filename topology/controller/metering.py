@@ -78,7 +78,7 @@ class Metering:
             there = {name: before.entries[name].spec for name in wanted if name in before.entries}
             changed = [spec for name, spec in wanted.items() if there.get(name) != spec]
             try:
-                after = before.changed(changed, gone)
+                after = before.changed(changed, gone, time.time())
             except BookError as error:
                 raise MeterRefused(400, [Problem("meters", "too-many", str(error))]) from None
             refuse(conflicts(after, paths))

@@ -14,6 +14,12 @@ TARGET_KEYS = ("kind", "name", "switch", "port", "address")
 
 Direction = Literal["up", "down"]
 Kind = Literal["invalid", "unknown", "conflict"]
+Force = Literal["drop", "queue"]
+
+FRAME_BITS = 1518 * 8
+QUEUE_BURST_S = 0.05
+"""A queue holds what comes too fast, so it needs no second of burst, as a meter that drops does: HTB reaches the rate
+with ten milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +53,15 @@ class Target:
 
 @dataclass(frozen=True)
 class MeterSpec:
-    """A named limit. `rate` in bit/s or packet/s (`unit` says which), `burst` in bits or packets."""
+    """A named limit. `rate` in bit/s or packet/s (`unit` says which), `burst` in bits or packets, None where the user
+    gave none: then `burst_for` says what it is."""
 
     name: str
     target: Target
     direction: str
     unit: str
     rate: int
-    burst: int
+    burst: int | None
     enforce: str
 
     @property
@@ -62,6 +69,13 @@ class MeterSpec:
         """The directions one by one."""
         both: tuple[Direction, ...] = ("up", "down")
         return tuple(way for way in both if self.direction in (way, "both"))
+
+    def burst_for(self, force: Force) -> int:
+        """The burst in force: the user's; else one second of the rate where it drops, and where it queues
+        `QUEUE_BURST_S`, at least two full frames."""
+        if self.burst is not None:
+            return self.burst
+        return self.rate if force == "drop" else max(round(self.rate * QUEUE_BURST_S), 2 * FRAME_BITS)
 
     def as_body(self) -> dict[str, Any]:
         """Plain data as `meter_body.read_spec` takes it."""
@@ -71,6 +85,6 @@ class MeterSpec:
             "direction": self.direction,
             "unit": self.unit,
             "rate": self.rate,
-            "burst": self.burst,
+            **({} if self.burst is None else {"burst": self.burst}),
             "enforce": self.enforce,
         }

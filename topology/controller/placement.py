@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from topology.controller import flows as tables
 from topology.controller.flows import Contents, Flow, Match, Meter, match, meter_cookie
 from topology.controller.graph import Host
-from topology.controller.meters import Direction, MeterSpec, Target
+from topology.controller.meters import Direction, Force, MeterSpec, Target
 from topology.controller.scene import NotPlaced, Scene
 
 if TYPE_CHECKING:
@@ -34,15 +34,14 @@ _TABLES = {
     ("server", "down"): tables.TABLE_SERVER_DOWN,
 }
 
-Force = Literal["drop", "queue"]
-
-
 @dataclass(frozen=True)
 class Numbered:
-    """A meter and the ids that it has in switches, by direction."""
+    """A meter and the ids that it has in switches, by direction; and when it was last set or changed (wall time, 0
+    where nobody knows), which is no part of what it is."""
 
     spec: MeterSpec
     ids: Mapping[str, int]
+    changed: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def matches(target: Target, direction: Direction, scene: Scene) -> tuple[int, li
 def _openflow_meter(spec: MeterSpec, number: int) -> Meter:
     # OpenFlow counts kbit; what is less than one is left to nobody: the meter never lets more through than asked.
     divisor = 1000 if spec.unit == "bit/s" else 1
-    return Meter(number, spec.unit, spec.rate // divisor, spec.burst // divisor)
+    return Meter(number, spec.unit, spec.rate // divisor, spec.burst_for("drop") // divisor)
 
 
 def _drop(entry: Numbered, direction: Direction, switch: int, scene: Scene) -> Place:
@@ -198,7 +197,7 @@ def queue_limit(spec: MeterSpec, direction: Direction, scene: Scene) -> QueueLim
         else:
             interface = scene.port_interface(host.switch, host.port)
         members = [QueueMember(host.name, None, None)]
-    return QueueLimit(spec.name, direction, node, interface, spec.rate, spec.burst, tuple(members))
+    return QueueLimit(spec.name, direction, node, interface, spec.rate, spec.burst_for("queue"), tuple(members))
 
 
 def place(

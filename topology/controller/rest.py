@@ -116,7 +116,7 @@ def create_app(fleet: Fleet, watch: InventoryWatch, inventory: Path, token: str 
     app.json.sort_keys = False  # type: ignore[attr-defined]
     auth.protect(app, token)
     fleet.metrics.registry.register(FleetCollector(fleet))  # type: ignore[arg-type]
-    meters = MeterCollector(fleet.meter_view, fleet.network.graph.testbed)
+    meters = MeterCollector(fleet.meter_view, lambda: fleet.network.graph)
     fleet.metrics.registry.register(meters)  # type: ignore[arg-type]
 
     @app.errorhandler(_Refused)

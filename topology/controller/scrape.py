@@ -13,6 +13,7 @@ from topology.controller.flows import LAST_PORT
 from topology.controller.metrics import PREFIX
 from topology.controller.session import SwitchSilent
 
+_SWITCH = ["testbed", "switch"]
 _PORT_COUNTERS = {
     "rx_bytes": ("receive_bytes", "Bytes that came in at a switch port"),
     "tx_bytes": ("transmit_bytes", "Bytes that went out of a switch port"),
@@ -43,22 +44,18 @@ class FleetCollector:
         sessions = self._fleet.sessions()
         testbed = view.graph.testbed
         known = list(view.graph.switches)
-        yield GaugeMetricFamily(f"{PREFIX}_switches", "Switches of the inventory", len(known))
-        yield GaugeMetricFamily(
-            f"{PREFIX}_connected_switches",
-            "Switches of the inventory that are connected",
-            sum(datapath_id in sessions for datapath_id in known),
-        )
-        yield GaugeMetricFamily(
-            f"{PREFIX}_links_down", "Links between switches that are down", len(view.down_links)
-        )
-        yield GaugeMetricFamily(f"{PREFIX}_boards", "Boards that were learnt", len(view.boards))
-        flows = GaugeMetricFamily(
-            f"{PREFIX}_flows", "Flows that the switch confirmed", labels=["testbed", "switch"]
-        )
-        connected = GaugeMetricFamily(
-            f"{PREFIX}_switch_connected", "1 where connected", labels=["testbed", "switch"]
-        )
+        connected_count = sum(datapath_id in sessions for datapath_id in known)
+        for name, text, count in (
+            ("switches", "Switches of the inventory", len(known)),
+            ("connected_switches", "Switches of the inventory that are connected", connected_count),
+            ("links_down", "Links between switches that are down", len(view.down_links)),
+            ("boards", "Boards that were learnt", len(view.boards)),
+        ):
+            family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=["testbed"])
+            family.add_metric([testbed], count)
+            yield family
+        flows = GaugeMetricFamily(f"{PREFIX}_flows", "Flows that the switch confirmed", labels=_SWITCH)
+        connected = GaugeMetricFamily(f"{PREFIX}_switch_connected", "1 where connected", labels=_SWITCH)
         for datapath_id, switch in view.graph.switches.items():
             session = sessions.get(datapath_id)
             flows.add_metric([testbed, switch.name], session.flow_count if session else 0)
@@ -70,10 +67,17 @@ class FleetCollector:
             key: CounterMetricFamily(f"cohortnet_switch_port_{name}", text, labels=labels)
             for key, (name, text) in _PORT_COUNTERS.items()
         }
+        tables = GaugeMetricFamily(
+            "cohortnet_switch_flows",
+            "Flows in a table of a switch, those of others included",
+            labels=[*_SWITCH, "table"],
+        )
         with ThreadPoolExecutor(WORKERS) as pool:
             answers = list(pool.map(self._counters, known))
-        for datapath_id, counters in zip(known, answers, strict=True):
+        for datapath_id, (counters, flow_counts) in zip(known, answers, strict=True):
             switch = view.graph.switches[datapath_id]
+            for table, count in sorted(flow_counts.items()):
+                tables.add_metric([testbed, switch.name, str(table)], count)
             for number, values in sorted(counters.items()):
                 if number >= LAST_PORT:
                     continue  # the switch's own LOCAL port
@@ -86,10 +90,12 @@ class FleetCollector:
                         families[key].add_metric(
                             [testbed, switch.name, name, port.peer if port else ""], value
                         )
+        yield tables
         yield from families.values()
 
-    def _counters(self, datapath_id: int) -> dict[int, dict[str, int]]:
+    def _counters(self, datapath_id: int) -> tuple[dict[int, dict[str, int]], dict[int, int]]:
+        """Counters by port, and flows by table."""
         try:
-            return self._fleet.port_statistics(datapath_id)
+            return self._fleet.port_statistics(datapath_id), self._fleet.table_statistics(datapath_id)
         except SwitchSilent:
-            return {}
+            return {}, {}

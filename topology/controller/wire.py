@@ -145,6 +145,11 @@ def port_statistics_request(datapath: Any) -> Any:
     return parser.OFPPortStatsRequest(datapath, 0, ofp.OFPP_ANY)
 
 
+def table_statistics_request(datapath: Any) -> Any:
+    """Ask how many flows each table has."""
+    return parser.OFPTableStatsRequest(datapath, 0)
+
+
 def is_last_part(reply: Any) -> bool:
     """Whether no further part of this multipart reply follows."""
     return not reply.flags & ofp.OFPMPF_REPLY_MORE

@@ -8,7 +8,6 @@ nor its namespace.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
@@ -19,16 +18,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from topology.engine import launch
+from topology.engine import launch, packet_sockets
 from topology.errors import CommandError, TopologyError
 from topology.plan import Plan
 
 CONTROLLER = "tcp:127.0.0.1:6653"
-_RECEIVE_BUFFER_BYTES = 8 * 2**20
 _SCHEMAS = ("/usr/share/openvswitch/vswitch.ovsschema", "/usr/local/share/openvswitch/vswitch.ovsschema")
 _LEAST_TSO_VERSION = (2, 14)
-_SYS_PIDFD_GETFD = 438  # the same number on every architecture
-_SO_RCVBUFFORCE = 33
 
 
 def folder(plan: Plan) -> Path:
@@ -168,41 +164,20 @@ def add_bridges(plan: Plan, datapath: str, *, timeout_s: float = 60.0) -> None:
 
 
 def enlarge_buffers(plan: Plan) -> int:
-    """Give vswitchd's packet sockets larger receive buffers; gives back how many sockets got one.
-
-    With the kernel's default size they overflow under load (measured: 140 instead of 6,400 Mbit/s). The sockets are
-    borrowed from the running process (pidfd_getfd), so that `net.core.rmem_default`, which is the whole machine's,
-    stays as it is. 0 where the kernel (before 5.6) or its policy does not allow it.
+    """Give vswitchd's packet sockets larger receive buffers (`packet_sockets`); gives back how many sockets have one,
+    0 where the kernel does not allow it. The controller does so again when a vswitchd has started anew.
     """
     pid = vswitchd_pid(plan)
     if pid is None:
         return 0
-    libc = ctypes.CDLL(None, use_errno=True)
-    changed = 0
-    process = os.pidfd_open(pid)
-    try:
-        for entry in os.listdir(f"/proc/{pid}/fd"):
-            with suppress(OSError):
-                if not os.readlink(f"/proc/{pid}/fd/{entry}").startswith("socket:"):
-                    continue
-                borrowed = libc.syscall(_SYS_PIDFD_GETFD, process, int(entry), 0)
-                if borrowed < 0:
-                    continue
-                with socket.socket(fileno=borrowed) as packet:
-                    if packet.family == socket.AF_PACKET:
-                        packet.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
-                        changed += 1
-    finally:
-        os.close(process)
-    return changed
+    with suppress(OSError):
+        return packet_sockets.enlarge_receive(pid)
+    return 0
 
 
 def vswitchd_pid(plan: Plan) -> int | None:
     """The pid of the testbed's vswitchd, None where it has none."""
-    try:
-        return int((folder(plan) / "ovs-vswitchd.pid").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
+    return packet_sockets.vswitchd_pid(folder(plan))
 
 
 def supports_tso(version: str | None) -> bool:

@@ -8,18 +8,16 @@ socket when it first sends a frame, so one is sent to a node, of an experimental
 
 from __future__ import annotations
 
-import ctypes
-import os
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_SEND_BUFFER_BYTES = 256 * 2**20
+from topology.engine import packet_sockets
+
+SEND_BUFFER_BYTES = 256 * 2**20
 """A bound on what all queues of a testbed hold together; each queue has its own, much smaller one."""
-_SYS_PIDFD_GETFD = 438  # the same number on every architecture
 _SO_SNDBUFFORCE = 32
 _EXPERIMENTAL_TYPE = "88b5"  # IEEE 802 local experimental
 
@@ -45,32 +43,12 @@ def enlarge(inventory: Mapping[str, Any]) -> str | None:
 
 def _enlarge(pid: int) -> int:
     count = 0
-    for borrowed in _packet_sockets(pid):
-        if borrowed.getsockname()[0] == "":  # bound to no interface: the one that sends
-            if borrowed.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < _SEND_BUFFER_BYTES:
-                borrowed.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER_BYTES)
+    for packet in packet_sockets.borrowed(pid):
+        if packet.getsockname()[0] == "":  # bound to no interface: the one that sends
+            if packet.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < SEND_BUFFER_BYTES:
+                packet.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
             count += 1
     return count
-
-
-def _packet_sockets(pid: int) -> Iterator[socket.socket]:
-    """The process's packet sockets, borrowed one after the other. Raises OSError where the process is gone."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    process = os.pidfd_open(pid)
-    try:
-        for entry in os.listdir(f"/proc/{pid}/fd"):
-            with suppress(FileNotFoundError):
-                if not os.readlink(f"/proc/{pid}/fd/{entry}").startswith("socket:"):
-                    continue
-                fd = libc.syscall(_SYS_PIDFD_GETFD, process, int(entry), 0)
-                if fd < 0:
-                    number = ctypes.get_errno()
-                    raise OSError(number, f"pidfd_getfd: {os.strerror(number)}")
-                with socket.socket(fileno=fd) as borrowed:
-                    if borrowed.family == socket.AF_PACKET:
-                        yield borrowed
-    finally:
-        os.close(process)
 
 
 def _send_one_frame(inventory: Mapping[str, Any], rundir: Path) -> str | None:

@@ -45,9 +45,7 @@ class Lane:
 
     async def send(self, rate_bps: int, duration_s: float) -> None:
         """Begin a segment; returns when its connection stands. Raises Trouble."""
-        if self._retiring is not None:
-            await self._retiring
-            self._retiring = None
+        await self._retired()
         source, destination = self._find(self._flow["source"]), self._find(self._flow["destination"])
         await self._serve(destination)
         self._connected = asyncio.Event()
@@ -133,13 +131,15 @@ class Lane:
         if client is not None and not await client.end(interrupt=at_once, within_s=RETIRE_S) and self._server:
             await self._server.end(interrupt=False)
 
-    async def end(self) -> None:
-        """End client and server at once."""
+    async def _retired(self) -> None:
         if self._retiring is not None:
-            await self._retiring
+            await asyncio.shield(self._retiring)  # a flow that is stopped meanwhile must not stop this too
             self._retiring = None
-        client, self._client = self._client, None
-        server, self._server = self._server, None
-        for program in (client, server):
+
+    async def end(self) -> None:
+        """End client and server at once. Where this is cancelled, calling it again ends what is left."""
+        await self._retired()
+        for program in (self._client, self._server):
             if program is not None:
                 await program.end(interrupt=False)
+        self._client = self._server = None

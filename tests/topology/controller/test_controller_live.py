@@ -90,7 +90,8 @@ def metric(lab: Lab, name: str) -> float:
 
 
 def switch_connections(lab: Lab) -> float:
-    return metric(lab, 'cohortnet_controller_switch_connections_total{switch="s1"}')
+    name = "cohortnet_controller_switch_connections_total"
+    return metric(lab, f'{name}{{switch="s1",testbed="{lab.plan.testbed}"}}')
 
 
 def test_a_loop_of_switches_connects_everybody_and_carries_a_broadcast_once(lab: Lab) -> None:
@@ -209,7 +210,8 @@ def test_a_hosts_port_down_is_shown_and_disturbs_nobody_else(lab: Lab) -> None:
 
 def test_an_unlisted_board_is_learnt_survives_a_restart_and_is_forgotten_when_unplugged(lab: Lab) -> None:
     board = f"{lab.prefix}-board"
-    before = metric(lab, "cohortnet_controller_packet_ins_total")
+    packet_ins = f'cohortnet_controller_packet_ins_total{{testbed="{lab.plan.testbed}"}}'
+    before = metric(lab, packet_ins)
     lab._namespace(board)
     command(
         "ip", "-n", lab.core, "link", "add", "plug", "type", "veth", "peer", "name", "eth0", "netns", board
@@ -245,7 +247,7 @@ def test_an_unlisted_board_is_learnt_survives_a_restart_and_is_forgotten_when_un
     expected = [{"mac": "0a:00:00:00:00:99", "addresses": ["10.0.9.9"], "switch": "s2", "port": 40}]
     assert lab.topology()["boards"] == expected
     assert "received, 0% packet loss" in lab.execute("h1", "ping", "-c", "3", "-i", "0.1", "10.0.9.9")
-    seen = metric(lab, "cohortnet_controller_packet_ins_total") - before
+    seen = metric(lab, packet_ins) - before
     assert 1 <= seen < 30, f"packets sent to the controller: {seen}"
     running = subprocess.Popen(
         ["ip", "netns", "exec", lab.namespace("h3"), "ping", "-i", "0.02", "-c", "150", "10.0.9.9"],
@@ -332,10 +334,14 @@ def test_rest_refuses_what_is_wrong_and_goes_on(lab: Lab) -> None:
     assert lab.curl("/v1/meters", "-X", "PUT", "--data-binary", f"@{lab.folder}/large")[0] == 413
     flows = lab.curl("/v1/flows?switch=0x1")[1]["switches"][0]["flows"]
     assert len(flows) == 17 and all(flow["ours"] for flow in flows)
-    assert (
-        'cohortnet_switch_port_receive_bytes_total{peer="h1",port="s1-eth1",switch="s1"'
-        in lab.curl("/metrics")[1]
-    )
+    text = lab.curl("/metrics")[1]
+    assert 'cohortnet_switch_port_receive_bytes_total{peer="h1",port="s1-eth1",switch="s1"' in text
+    samples = [line for line in text.splitlines() if not line.startswith("#")]
+    assert samples and all(f'testbed="{lab.plan.testbed}"' in line for line in samples)
+    tables = [flow["table"] for flow in flows]
+    for table in set(tables):
+        name = f'cohortnet_switch_flows{{switch="s1",table="{table}",testbed="{lab.plan.testbed}"}}'
+        assert metric(lab, name) == tables.count(table), table
     # Bytes that are no OpenFlow end one connection only.
     noise = (
         "import socket; s = socket.create_connection(('127.0.0.1', 6653)); s.sendall(bytes(range(256)) * 40)"

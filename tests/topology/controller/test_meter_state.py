@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,17 @@ def test_ids_stay_with_their_name_go_round_and_end(monkeypatch: pytest.MonkeyPat
         first.changed([spec_of(GRAPH, "n", {"kind": "client", "name": "c2"})])
 
 
+def test_when_a_meter_was_changed_is_kept_and_is_no_part_of_it(tmp_path: Path) -> None:
+    world = World(GRAPH, tmp_path / "meters.json")
+    one, two = (spec_of(GRAPH, name, target) for name, target in zip(("m1", "m2"), TARGETS, strict=False))
+    world.book.commit(world.book.state.changed([one, two], at=100.0))
+    world.book.commit(world.book.state.changed([replace(two, rate=5_000_000)], at=200.5))
+    world.restart_controller()
+    assert {name: entry.changed for name, entry in world.book.state.entries.items()} == {"m1": 100.0, "m2": 200.5}
+    before = BookState().changed([one], at=1.0)
+    assert before == BookState().changed([one], at=2.0)
+
+
 def test_two_meters_on_one_thing_are_refused_and_swapping_names_is_not() -> None:
     c1, c2 = {"kind": "client", "name": "c1"}, {"kind": "client", "name": "c2"}
     state = BookState().changed([spec_of(GRAPH, "a", c1), spec_of(GRAPH, "b", c2, direction="up")])
@@ -175,20 +187,29 @@ GOOD = {"target": {"kind": "cohort", "name": "1"}, "direction": "up", "rate": "2
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({}, (20_000_000, 20_000_000, "bit/s")),
-        ({"rate": "100mbit"}, (100_000_000, 100_000_000, "bit/s")),
+        ({}, (20_000_000, None, "bit/s")),
+        ({"rate": "100mbit"}, (100_000_000, None, "bit/s")),
         ({"rate": 20000, "unit": "bit/s", "burst": 12_144}, (20_000, 12_144, "bit/s")),
         ({"rate": 1.5e6, "unit": "bit/s", "burst": "750 kbit"}, (1_500_000, 750_000, "bit/s")),
         ({"rate": "500 packet/s", "burst": "250 packets"}, (500, 250, "packet/s")),
-        ({"rate": 500, "unit": "packet/s"}, (500, 500, "packet/s")),
-        ({"name": "m", "burst": None, "unit": None}, (20_000_000, 20_000_000, "bit/s")),
+        ({"rate": 500, "unit": "packet/s"}, (500, None, "packet/s")),
+        ({"name": "m", "burst": None, "unit": None}, (20_000_000, None, "bit/s")),
     ],
 )
-def test_a_meter_is_read(change: dict[str, Any], expected: tuple[int, int, str]) -> None:
+def test_a_meter_is_read(change: dict[str, Any], expected: tuple[int, int | None, str]) -> None:
     spec, faults = read_spec({**GOOD, **change}, GRAPH, lambda *_: False, "m")
     assert spec is not None and not faults
     assert (spec.rate, spec.burst, spec.unit) == expected
     assert read_spec(json.loads(json.dumps(spec.as_body())), GRAPH, lambda *_: False) == (spec, [])
+
+
+def test_the_default_burst_follows_what_is_in_force() -> None:
+    """A second where it drops, 50 ms and at least two full frames where it queues; the user's own in both."""
+    for rate, drop, queue in (("20 Mbit/s", 20_000_000, 1_000_000), ("16 kbit/s", 16_000, 24_288)):
+        spec = spec_of(GRAPH, "m", TARGETS[0], rate=rate)
+        assert (spec.burst_for("drop"), spec.burst_for("queue")) == (drop, queue)
+    spec = spec_of(GRAPH, "m", TARGETS[0], burst="30 Mbit")
+    assert spec.burst_for("drop") == spec.burst_for("queue") == 30_000_000
 
 
 @pytest.mark.parametrize(

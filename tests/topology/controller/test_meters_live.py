@@ -381,16 +381,43 @@ def test_a_board_is_metered_by_its_address_once_it_appears(lab: Lab) -> None:
 
 
 def test_metrics_have_bytes_packets_and_drops_of_each_band(lab: Lab) -> None:
+    began = time.time()
     put(lab, "m1", COHORT, "2 Mbit/s", direction="up")
+    put(lab, "m2", {"kind": "client", "name": "c4"}, "2 Mbit/s", direction="up")
+    put(lab, "m3", {"kind": "port", "switch": "s1", "port": 1}, "500 packet/s", direction="up")
+    put_by = time.time()
     goodput(lab, [("c1", "fed.1")], settle=1.5, seconds=0.5)
+    put(lab, "m1", COHORT, "2 Mbit/s", direction="up")  # the same again is no change
     text = lab.curl("/metrics")[1]
-    labels = r'\{direction="up",kind="cohort",meter="m1",meter_id="\d+",switch="s3",target="1",testbed="[\w-]+"\}'
+    labels = r'\{cohort="1",direction="up",kind="cohort",meter="m1",meter_id="\d+",switch="s3",target="1",'
+    labels += r'testbed="[\w-]+"\}'
     for name in ("packets", "bytes"):
         found = re.search(rf"cohortnet_meter_{name}_total{labels} (\S+)", text)
         assert found and float(found[1]) > 0, name
         found = re.search(rf'cohortnet_meter_band_drop_{name}_total\{{band="0",{labels[2:]} (\S+)', text)
         assert found and float(found[1]) > 0, f"drop {name}"
     assert re.search(r'cohortnet_meter_rate\{.*in_force="drop".*unit="bit/s"\} 2e\+06', text)
+    assert dict(re.findall(r'meter_rate\{cohort="(\w*)".*meter="(m\d)"', text)) == {"1": "m1", "2": "m2", "": "m3"}
+    changed = re.findall(r'meter_changed_timestamp_seconds\{cohort="\w*",meter="(m\d)",testbed="[\w-]+"\} (\S+)', text)
+    assert [name for name, _ in changed] == ["m1", "m2", "m3"]
+    assert all(began <= float(at) <= put_by for _, at in changed), changed
+    assert began <= show(lab, "m1")["changed"] <= put_by
+
+
+def test_a_queue_has_a_small_burst_unless_it_is_said_otherwise(lab: Lab) -> None:
+    interface = next(link.a_interface if link.b == "fed.1" else link.b_interface
+                     for link in lab.plan.links if "fed.1" in (link.a, link.b))  # fmt: skip
+    for rate, more, expected in (("10 Mbit/s", {}, 500_000), ("100 kbit/s", {}, 2 * 1518 * 8),
+                                 ("10 Mbit/s", {"burst": "6 Mbit"}, 6_000_000)):  # fmt: skip
+        view = put(lab, "q", COHORT, rate, direction="up", enforce="queue", **more)
+        assert (view["in_force"], view["pending"], view["burst"]) == ("queue", False, expected), view
+        assert [entry["burst"] for entry in show(lab, "q")["entries"]] == [expected]
+        words = command("ip", "netns", "exec", lab.core, "tc", "-d", "class", "show", "dev", interface)
+        found = re.search(r"class htb 2:\w+ root rate .* cburst (\d+)(K?)b", words)
+        assert found, words
+        size = int(found[1]) * (1024 if found[2] else 1)
+        assert size == pytest.approx(expected / 8, rel=0.02), words
+    assert put(lab, "q", COHORT, "10 Mbit/s", direction="up", enforce="drop")["burst"] == 10_000_000
 
 
 def test_meters_of_the_inventory_are_set_from_the_start() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from topology.traffic import flow as flow_module
 from topology.traffic.flow import MOST_TRIES, Flow
+from topology.traffic.lane import Lane
 from topology.traffic.program import Trouble
 
 PLANNED = {
@@ -81,3 +83,26 @@ def test_a_rate_set_while_stopped_holds_at_the_next_start() -> None:
 
     view = asyncio.run(play()).view()
     assert view["rate_bps"] == 5_000_000 and view["state"] == "stopped"
+
+
+def test_a_flow_stopped_while_it_waits_for_its_last_segment_stops_cleanly() -> None:
+    """The wait is for a task of the lane: ending the one must neither end the other nor be taken for it."""
+    ended: list[str] = []
+
+    async def play() -> None:
+        lane = Lane(PLANNED, 5201, gone, lambda: None)
+
+        async def retiring() -> None:
+            await asyncio.sleep(0.1)
+            ended.append("retired")
+
+        lane._retiring = asyncio.get_running_loop().create_task(retiring())
+        sending = asyncio.get_running_loop().create_task(lane.send(10**6, 1.0))
+        await asyncio.sleep(0.01)
+        sending.cancel()
+        with suppress(asyncio.CancelledError):
+            await sending
+        await lane.end()
+
+    asyncio.run(play())
+    assert ended == ["retired"]

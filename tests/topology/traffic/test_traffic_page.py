@@ -70,8 +70,7 @@ def test_the_page_s_testbed_comes_up_with_all_flows_running_and_its_prompt_works
 
         out = io.StringIO()
         prompt = Prompt(inventory, Console(file=out, width=200))
-        (lines,) = (text for text in re.findall(r"^```\n(.*?)^```", page(PAGE).read_text(), re.M | re.S)
-                    if "traffic" in text)  # fmt: skip
+        (lines,) = re.findall(r"^```\n((?:traffic .*\n)+)^```", page(PAGE).read_text(), re.MULTILINE)
         for line in lines.splitlines():
             prompt.onecmd(line)
         prompt.onecmd("traffic set background")
