@@ -137,7 +137,7 @@ def test_each_direction_is_set_measured_and_restored(bed: dict[str, Any]) -> Non
         assert rate(bed, "a", "eth0") == 10 * M
         got = lab.goodput_bps(bed, "a", "b", reverse=False, seconds=2)
         print(f"up {got / M:.2f} Mbit/s")
-        assert got == pytest.approx(10 * M * lab.GOODPUT_SHARE, rel=0.02)
+        assert got == pytest.approx(10 * M * lab.GOODPUT_SHARE, rel=0.05)
         entry = next(item for item in now()["links"] if item["a"] == "a")
         assert entry["a_to_b"]["rate_bps"] == 10 * M and entry["declared"]["a_to_b"]["rate_bps"] == 100 * M
         back = change_shapes.reset(NAME, "a", "s1")
