@@ -18,7 +18,9 @@ import typer
 from cohortnet.choose import Choice, choose_testbed
 from cohortnet.cli_grafana import grafana
 from cohortnet.cli_intents import intent_app
+from cohortnet.cli_links import link_app
 from cohortnet.cli_meters import meter_app, show_app
+from cohortnet.cli_nodes import node_app
 from cohortnet.cli_report import report
 from cohortnet.cli_runs import runs_app
 from cohortnet.cli_top import top
@@ -44,6 +46,8 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(meter_app, name="meter")
 app.add_typer(show_app, name="show")
 app.add_typer(traffic_app, name="traffic")
+app.add_typer(link_app, name="link")
+app.add_typer(node_app, name="node")
 app.command(epilog="Example: sudo cohortnet verify --tolerance '3 %'")(verify)
 app.command(epilog="Example: sudo cohortnet grafana --port 3000")(grafana)
 app.command(epilog="Example: cohortnet report edgeintent02-299128f0 --out report.html")(report)

@@ -56,7 +56,7 @@ def raise_all(plan: Plan, testbed: Testbed, runs: Path, progress: ProgressCall) 
         runs_file(plan.testbed).write_text(str(runs.resolve()), encoding="utf-8")
         (plan.state / "plan.json").write_text(json.dumps(plan.as_dict(), indent=1) + "\n", encoding="utf-8")
         programs = _start_programs(plan, spawner[0], inventory, progress) if spawns else {}
-        _wait_ready(inventory, programs, progress)
+        wait_ready(inventory, programs, progress)
         if plan.monitoring is not None:
             monitoring_daemon.start(plan, progress)
         if any(node.role == "mlfo-edge" for node in plan.nodes):
@@ -136,7 +136,7 @@ def _start_programs(
     return started
 
 
-def _wait_ready(inventory: Mapping[str, Any], programs: Mapping[str, Spawned], progress: ProgressCall) -> None:
+def wait_ready(inventory: Mapping[str, Any], programs: Mapping[str, Spawned], progress: ProgressCall) -> None:
     """Wait until every agent and MLFO answers; the deadline grows with their number (they share the processors)."""
     watched = [n for n in inventory["nodes"] if n["program"] and n["role"] in (*AGENT_ROLES, *MLFO_ROLES)]
     deadline = time.monotonic() + 60.0 + 2.0 * len(watched)

@@ -61,7 +61,7 @@ def report_problems(error: TestbedProblems, as_json: bool) -> None:
         print(json.dumps({"valid": False, "errors": found, "unchecked": list(error.unchecked)}, indent=1))
         return
     count = len(problems)
-    print(f"cohortnet: {count} problem{'s' if count > 1 else ''}, nothing was started", file=sys.stderr)
+    print(f"cohortnet: {count} problem{'s' if count > 1 else ''}, nothing was done", file=sys.stderr)
     for problem in problems:
         print(f"  {problem}", file=sys.stderr)
     if error.unchecked:

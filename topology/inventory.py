@@ -53,6 +53,7 @@ def node_entry(plan: Plan, node: PlannedNode, facts: NodeFacts | None) -> dict[s
         "container_id": facts.container_id if facts else None,
         "pid": facts.pid if facts else None,
         "cgroups": list(facts.cgroups) if facts else [],
+        "paused": False,
         "log": node.log,
     }
 

@@ -38,6 +38,8 @@ Role = Literal[
 ]
 RuntimeKind = Literal["docker", "namespace"]
 Unsupported = Literal["delay", "jitter", "loss", "duplicate", "corrupt", "reorder"]
+Cpuset = Annotated[str, Field(pattern=r"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$")]
+Distribution = Literal["normal", "uniform", "pareto"]
 
 
 class _Strict(BaseModel):
@@ -50,6 +52,7 @@ class Shaping(_Strict):
     rate: Rate | None = None
     delay: Time | None = None
     jitter: Time | None = None
+    distribution: Distribution | None = None
     loss: Share | None = None
     duplicate: Share | None = None
     corrupt: Share | None = None
@@ -62,7 +65,25 @@ class Limits(_Strict):
 
     cpu: Annotated[float, Field(ge=0.01, le=1024)] | None = None
     memory: Size | None = None
-    cpuset: Annotated[str, Field(pattern=r"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$")] | None = None
+    cpuset: Cpuset | None = None
+
+
+class SpeedClass(_Strict):
+    """Clients of one speed: a `share` of all of them or a `count`, with `cpus` (cores), `memory` and `cpuset` each."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$")]
+    share: Share | None = None
+    count: Annotated[int, Field(ge=0, le=20000)] | None = None
+    cpus: Annotated[float, Field(ge=0.01, le=1024, strict=False)] | None = None
+    memory: Size | None = None
+    cpuset: Cpuset | None = None
+
+
+class Speeds(_Strict):
+    """Classes of speed that clients are drawn into. `seed` is the testbed's where it is left out."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    classes: Annotated[list[SpeedClass], Field(min_length=1, max_length=100)]
 
 
 class Node(Limits):
@@ -316,6 +337,7 @@ class Testbed(_Strict):
     image: str = "cohortnet/node:latest"
     preset: Annotated[Preset, Field(discriminator="kind"), BeforeValidator(_with_kind)] | None = None
     limits: dict[Role, Limits] = Field(default_factory=dict)
+    speeds: Speeds | None = None
     nodes: list[Node] = Field(default_factory=list)
     switches: list[Switch] = Field(default_factory=list)
     links: list[Link] = Field(default_factory=list)

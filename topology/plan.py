@@ -22,6 +22,8 @@ class Shape:
     rate_bps: int | None = None
     delay_s: float = 0.0
     jitter_s: float = 0.0
+    distribution: str | None = None
+    """How the jitter is spread: "normal", "uniform" or "pareto"; None is uniform."""
     loss: float = 0.0
     duplicate: float = 0.0
     corrupt: float = 0.0
@@ -74,6 +76,9 @@ class PlannedNode:
     Namespace: `share_tmp`, for the host's own /tmp.
     """
 
+    speed: str | None = None
+    """The class of speed that the node was drawn into, where the testbed has such classes."""
+
     @property
     def log(self) -> str:
         """Where the output of the node's program goes (namespace runtime)."""
@@ -103,8 +108,19 @@ class PlannedSwitch:
 
 
 @dataclass(frozen=True)
+class Declared:
+    """What a link's directions were raised with, where they are another shape now."""
+
+    a_to_b: Shape
+    b_to_a: Shape
+
+
+@dataclass(frozen=True)
 class PlannedLink:
-    """A link. Ends are node or switch names; a port is None at a node's end. Interfaces are those of the two ends."""
+    """A link. Ends are node or switch names; a port is None at a node's end. Interfaces are those of the two ends.
+
+    `a_to_b` and `b_to_a` are in force now; `declared` is None where that is what the link was raised with.
+    """
 
     name: str
     a: str
@@ -115,6 +131,7 @@ class PlannedLink:
     b_interface: str
     a_to_b: Shape
     b_to_a: Shape
+    declared: Declared | None = None
 
 
 @dataclass(frozen=True)
@@ -284,6 +301,18 @@ class Plan:
         return asdict(self)
 
 
+def _link(item: dict[str, Any]) -> PlannedLink:
+    declared = item.get("declared")
+    return PlannedLink(
+        **{
+            **item,
+            "a_to_b": Shape(**item["a_to_b"]),
+            "b_to_a": Shape(**item["b_to_a"]),
+            "declared": Declared(Shape(**declared["a_to_b"]), Shape(**declared["b_to_a"])) if declared else None,
+        }
+    )
+
+
 def plan_from_dict(data: dict[str, Any]) -> Plan:
     """A Plan from what `Plan.as_dict` gave (after a round through JSON). Raises KeyError or TypeError on other data."""
     switches = tuple(
@@ -294,10 +323,7 @@ def plan_from_dict(data: dict[str, Any]) -> Plan:
         PlannedNode(**{**item, "program": None if item["program"] is None else tuple(item["program"])})
         for item in data["nodes"]
     )
-    links = tuple(
-        PlannedLink(**{**item, "a_to_b": Shape(**item["a_to_b"]), "b_to_a": Shape(**item["b_to_a"])})
-        for item in data["links"]
-    )
+    links = tuple(_link(item) for item in data["links"])
     cohorts = tuple(PlannedCohort(**{**item, "clients": tuple(item["clients"])}) for item in data["cohorts"])
     published = tuple(PublishedPort(**item) for item in data["published"])
     meters = tuple(PlannedMeter(**item) for item in data.get("meters", ()))
