@@ -14,7 +14,7 @@ node image where its sources changed, then runs ruff, mypy, shellcheck and pytes
   sudo ./scripts/test.sh tests/mlfo -x         one folder, up to the first failure
   sudo ./scripts/test.sh -m 'not live'         what needs neither root nor this kernel's features
 
-Installs: Debian packages (those of quickstart.sh; docker.io, mmdebstrap, shellcheck, tcpdump), and a virtual environment in
+Installs: Debian packages (those of quickstart.sh; docker.io, mmdebstrap, shellcheck, tcpdump, qemu-system-x86), and a virtual environment in
 .venv with the packages of requirements.txt and requirements-dev.txt, PyTorch's CPU build where pip finds it (name an index
 that has it with sudo COHORTNET_TORCH_INDEX=ADDRESS ./scripts/test.sh; the node image takes no other). Ends with status 0 only where all of it passed.
 TEXT
@@ -33,7 +33,9 @@ apt_missing "${APT_TESTBED[@]}" \
     "debian-archive-keyring=verifies_that_image's_packages" \
     "shellcheck=checks_the_shell_scripts" \
     "tcpdump=tests_look_at_packets" \
-    "procps=tests_look_at_processes"
+    "procps=tests_look_at_processes" \
+    "qemu-system-x86=boots_the_kernel_with_netem_of_tests/kernel" \
+    "kmod=lists_what_that_kernel's_modules_need"
 make_venv dev
 start_dockerd
 scripts/build_image.sh

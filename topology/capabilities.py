@@ -26,6 +26,8 @@ from typing import Any
 from topology import cgroup_mounts
 
 PROBE_TIMEOUT_S = 1.5
+TRIAL_TIMEOUT_S = 10.0
+"""For a kernel feature: what is tried first on a slow machine waits for its module to be loaded."""
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
 """A user's own PATH often lacks the folders in which network programs are."""
 
@@ -90,7 +92,9 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=SEARCH_PATH)
 
 
-def run(command: Sequence[str], text: str | None = None) -> tuple[int | None, str]:
+def run(
+    command: Sequence[str], text: str | None = None, timeout_s: float = PROBE_TIMEOUT_S
+) -> tuple[int | None, str]:
     """Exit status (None: missing, or too slow) and output of a short command, both streams."""
     try:
         done = subprocess.run(
@@ -99,7 +103,7 @@ def run(command: Sequence[str], text: str | None = None) -> tuple[int | None, st
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=PROBE_TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
             env={**os.environ, "PATH": SEARCH_PATH, "LC_ALL": "C"},
         )
@@ -118,7 +122,7 @@ def _tried(command: Sequence[str], text: str | None, ground: bool) -> bool | Non
     # about the kernel.
     if not ground or find_program(command[0]) is None:
         return None
-    status, _ = run([*_namespace(), *command], text)
+    status, _ = run([*_namespace(), *command], text, TRIAL_TIMEOUT_S)
     return None if status is None else status == 0
 
 
@@ -215,7 +219,7 @@ def _docker() -> DockerFacts:
 
 
 def _ovs_version() -> str | None:
-    status, output = run(["ovs-vswitchd", "--version"])
+    status, output = run(["ovs-vswitchd", "--version"], timeout_s=TRIAL_TIMEOUT_S)
     first = output.splitlines()[0].split() if status == 0 and output.strip() else []
     return first[-1] if first else None
 
@@ -253,8 +257,8 @@ def _tun() -> bool | None:
 
 @functools.cache
 def capabilities() -> Capabilities:
-    """Try everything at once: 0.1 s, twice `PROBE_TIMEOUT_S` where commands hang. Cached for this process."""
-    ground = run([*_namespace(), "true"])[0] == 0
+    """Try everything at once: 0.1 s, where commands hang some `TRIAL_TIMEOUT_S`. Cached for this process."""
+    ground = run([*_namespace(), "true"], timeout_s=TRIAL_TIMEOUT_S)[0] == 0
     with ThreadPoolExecutor(max_workers=6, thread_name_prefix="probe") as pool:
         trials = {
             name: pool.submit(_tried, command, text, ground) for name, (command, text) in _TRIALS.items()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from topology.errors import TopologyError
-from topology.plan import STATE_ROOT, Plan
+from topology.plan import STATE_ROOT, Plan, PlannedNode
 
 VERSION = 1
 
@@ -42,20 +42,24 @@ class CoreFacts:
     """What sways measurements here (offloads, socket buffers), for the run record."""
 
 
+def node_entry(plan: Plan, node: PlannedNode, facts: NodeFacts | None) -> dict[str, Any]:
+    """The entry of one node; without facts its pid is null."""
+    runtime = plan.runtime_of(node)
+    return {
+        **asdict(node),
+        "runtime": runtime,
+        "program": None if node.program is None else list(node.program),
+        "container": node.container if runtime == "docker" else None,
+        "container_id": facts.container_id if facts else None,
+        "pid": facts.pid if facts else None,
+        "cgroups": list(facts.cgroups) if facts else [],
+        "log": node.log,
+    }
+
+
 def build_inventory(plan: Plan, core: CoreFacts, nodes: Mapping[str, NodeFacts], *, up: bool) -> dict[str, Any]:
     """The inventory as plain data. Nodes without facts have a null pid and no cgroups."""
-    entries = []
-    for node in plan.nodes:
-        facts = nodes.get(node.name)
-        entries.append({
-            **asdict(node),
-            "program": None if node.program is None else list(node.program),
-            "container": node.container if plan.runtime == "docker" else None,
-            "container_id": facts.container_id if facts else None,
-            "pid": facts.pid if facts else None,
-            "cgroups": list(facts.cgroups) if facts else [],
-            "log": node.log,
-        })  # fmt: skip
+    entries = [node_entry(plan, node, nodes.get(node.name)) for node in plan.nodes]
     return {
         "version": VERSION,
         "testbed": plan.testbed,

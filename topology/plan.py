@@ -7,7 +7,7 @@ Units are SI: bit/s, seconds, bytes, fractions.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ class PlannedNode:
 
     `cpu` in cores, `memory_bytes` in bytes, None is unlimited. `program` is started once the testbed is up ("python"
     stands for the
-    runtime's interpreter). `container` is the name that the Docker runtime gives.
+    runtime's interpreter). `container` is the name that the Docker runtime gives. A node that is linked to nothing
+    (yet) has an empty `switch` and port 0, one without an IPv4 address an empty `address`.
     """
 
     name: str
@@ -65,6 +66,13 @@ class PlannedNode:
     program: tuple[str, ...] | None
     environment: dict[str, str]
     state: str
+    runtime: str | None = None
+    """The runtime of this node alone; None is the plan's."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What only the node's runtime understands. Docker: `create` and `host` (arguments of docker-py's
+    `create_container` and `create_host_config`), `lint: false` for an image that needs none of our programs.
+    Namespace: `share_tmp`, for the host's own /tmp.
+    """
 
     @property
     def log(self) -> str:
@@ -227,6 +235,10 @@ class Plan:
     def spawner(self) -> Path:
         """The spawner's socket (namespace runtime)."""
         return self.shared / "spawner.sock"
+
+    def runtime_of(self, node: PlannedNode) -> str:
+        """The runtime that makes this node."""
+        return node.runtime or self.runtime
 
     def node(self, name: str) -> PlannedNode:
         """The node of that name. Raises KeyError."""

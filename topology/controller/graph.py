@@ -171,6 +171,8 @@ def _hosts(inventory: Mapping[str, Any], ids: Mapping[str, int]) -> list[Host]:
         where = f"nodes[{index}]"
         name, switch = _value(entry, "name", str, where), _value(entry, "switch", str, where)
         mac = _value(entry, "mac", str, where).lower()
+        if not switch:
+            continue  # linked to nothing yet
         if switch not in ids:
             raise GraphError(f"inventory: {where}.switch is {switch!r}, and no switch is called that")
         if mac in owner:
@@ -178,8 +180,26 @@ def _hosts(inventory: Mapping[str, Any], ids: Mapping[str, int]) -> list[Host]:
         owner[mac] = name
         port = _value(entry, "switch_port", int, where)
         role, interface = str(entry.get("role", "host")), str(entry.get("interface", "eth0"))
-        address = entry.get("address")
+        address = entry.get("address") or None
         hosts.append(Host(name, mac, address, ids[switch], port, role, interface, entry.get("pid")))
+        hosts += _further(entry, where, ids, owner)
+    return hosts
+
+
+def _further(entry: dict[str, Any], where: str, ids: Mapping[str, int], owner: dict[str, str]) -> list[Host]:
+    """A node's further interfaces, each a host of its own by the interface's name."""
+    hosts = []
+    for index, item in enumerate(entry.get("further", ())):
+        at = f"{where}.further[{index}]"
+        name, switch = _value(item, "interface", str, at), _value(item, "switch", str, at)
+        mac = _value(item, "mac", str, at).lower()
+        if switch not in ids:
+            raise GraphError(f"inventory: {at}.switch is {switch!r}, and no switch is called that")
+        if mac in owner:
+            raise GraphError(f"inventory: {at}.mac {mac} belongs to {owner[mac]} too")
+        owner[mac] = name
+        port = _value(item, "switch_port", int, at)
+        hosts.append(Host(name, mac, item.get("address") or None, ids[switch], port, "host", name, entry.get("pid")))
     return hosts
 
 

@@ -24,7 +24,8 @@ from topology.plan import Shape
 QUANTUM_BYTES = 65550
 """What a class may send in a turn: not less than the largest packet, so that turns are equal in bytes."""
 _FIRST_MINOR, _LAST_MINOR = 2, 0x2FFF
-_LEAF_MAJOR, _INNER_MAJOR = 0x3000, 0x6000
+_LEAF_MAJORS = (0x3000, 0x6000, 0x9000)
+"""For the disciplines of a leaf, from the outermost; the class's minor number is added."""
 _GENERATION_PREFS = (100, 200)
 _DEPTHS = 20
 
@@ -176,7 +177,7 @@ class _Writer:
         parent = self._id(item.key)
         old = before.disciplines if before else ()
         for number, words in enumerate(item.disciplines):
-            major = (_LEAF_MAJOR if number == 0 else _INNER_MAJOR) + self._minors[item.key]
+            major = _LEAF_MAJORS[number] + self._minors[item.key]
             known = number < len(old) and old[number][0] == words[0]
             if not known or old[number] != words:
                 verb = "change" if known else "replace"

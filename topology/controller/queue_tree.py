@@ -401,25 +401,17 @@ def _disciplines(shape: Shape, share_bps: int, ceil_bps: int) -> tuple[tuple[str
         return (tuple(shaping.users_queue(shape.queue_packets)),)
     size = max(_LEAST_FRAMES * shaping.FRAME_BYTES, round(share_bps * _QUEUE_S / 8))
     whole = size >= 2 * _LARGEST_SEGMENT_BYTES  # there is room: what is merged stays so, for the processor's sake
-    largest = _LARGEST_SEGMENT_BYTES if whole else 2 * shaping.FRAME_BYTES
-    tbf = ("tbf", "rate", f"{UNLIMITED_BPS}bit", "burst", f"{largest}b", "limit", f"{size}b")
     if not netem:
-        return (tbf,)
-    packets = shape.queue_packets
-    if packets is None:
-        flying = ceil_bps * (shape.delay_s + 4 * shape.jitter_s) / 8
-        packets = max(_LEAST_FRAMES, round((flying + size) / shaping.FRAME_BYTES))
-    return (tbf, _leaf_words(replace(shape, rate_bps=ceil_bps, queue_packets=packets)))
+        return (tuple(shaping.tbf(size, cut=not whole)),)
+    queue = ["bfifo", "limit", str(size)]
+    if shape.queue_packets is not None:
+        queue = ["pfifo", "limit", str(shape.queue_packets)]
+    waiting = shape.queue_packets or max(_LEAST_FRAMES, round(size / shaping.FRAME_BYTES))
+    limit = shaping.queue_packets(replace(shape, rate_bps=ceil_bps, queue_packets=waiting))
+    cut = not whole or shaping.counts_frames(shape)
+    return tuple(tuple(words) for words in shaping.netem_chain(shape, limit, queue, cut=cut))
 
 
 def _rest_disciplines(shape: Shape) -> tuple[tuple[str, ...], ...]:
     """The queue that the link itself has, for what no limit matches; none for a link that does not queue."""
-    if shape.rate_bps is not None:
-        return (_leaf_words(shape),)
-    lines = shaping.commands("-", shape)
-    return (tuple(lines[0][7:]),) if lines else ()
-
-
-def _leaf_words(shape: Shape) -> tuple[str, ...]:
-    # The third line of a shape with a rate: qdisc replace dev - parent 1:1 handle H: WORDS
-    return tuple(shaping.commands("-", shape)[2][8:])
+    return tuple(tuple(words) for words in shaping.leaf(shape))

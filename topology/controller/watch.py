@@ -15,7 +15,8 @@ from topology.inventory import read_inventory
 
 LOG = logging.getLogger("controller.inventory")
 
-POLL_S = 0.5
+POLL_S = 0.1
+"""One look at the file's time; whoever changes a testbed that is up waits for this."""
 
 
 def load_graph(path: Path, *, wait_s: float = 0.0) -> Graph:
@@ -43,6 +44,8 @@ class InventoryWatch:
         self.read_at = time.time()
         self._stopped = threading.Event()
         self._seen = self._stamp()
+        self.looked_ns = self._seen[0] if self._seen else 0
+        """Time (of its file system) of the file that was looked at last, whether it can be used or not."""
         self._thread = threading.Thread(target=self._run, name="inventory", daemon=True)
 
     def start(self) -> None:
@@ -71,6 +74,8 @@ class InventoryWatch:
             except TopologyError as error:
                 self.problem = str(error)
                 self._on_problem(f"{error}; the inventory read before stays in use")
+                self.looked_ns = stamp[0]
                 continue
             self.problem, self.read_at = None, time.time()
             self._on_graph(graph)
+            self.looked_ns = stamp[0]  # last: whoever waits for it finds the switches woken

@@ -134,19 +134,38 @@ def make_node(
     Raises:
         TopologyError: naming the node, where the kernel refuses a limit or lacks the controller.
     """
+    return _limit(testbed, node, cpu, memory_bytes, cpuset, new=True)
+
+
+def change_node(
+    testbed: str, node: str, *, cpu: float | None, memory_bytes: int | None, cpuset: str | None
+) -> tuple[str, ...]:
+    """Give the running node of that name other limits; None leaves one as it is. The groups that it is in then.
+
+    Raises:
+        TopologyError: naming the node, where the kernel refuses a limit (memory in use cannot be taken away) or lacks
+        the controller.
+    """
+    return _limit(testbed, node, cpu, memory_bytes, cpuset, new=False)
+
+
+def _limit(
+    testbed: str, node: str, cpu: float | None, memory_bytes: int | None, cpuset: str | None, *, new: bool
+) -> tuple[str, ...]:
     subject = f"node {node!r}"
     folders: list[str] = []
     missing = {"cpu"} if cpu is not None else set()
     missing |= {"memory"} if memory_bytes is not None else set()
     missing |= {"cpuset"} if cpuset is not None else set()
     for hierarchy in hierarchies():
-        if not _uses(hierarchy, cpuset is not None):
+        there = (hierarchy.folder / ROOT / testbed / "nodes" / node).is_dir()
+        if not _uses(hierarchy, cpuset is not None) and not there:
             continue
         folder = _make(hierarchy, (ROOT, testbed, "nodes", node))
         folders.append(str(folder))
         has = hierarchy.controllers
         missing -= has
-        if "pids" in has:
+        if new and "pids" in has:
             _write(folder / "pids.max", str(PIDS_MAX), subject)
         if cpu is not None and "cpu" in has:
             quota = max(1000, round(cpu * _PERIOD_US))
@@ -156,20 +175,34 @@ def make_node(
                 _write(folder / "cpu.cfs_period_us", str(_PERIOD_US), subject)
                 _write(folder / "cpu.cfs_quota_us", str(quota), subject)
         if memory_bytes is not None and "memory" in has:
-            limit, swap = (
-                ("memory.max", "memory.swap.max") if hierarchy.version == 2
-                else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
-            )  # fmt: skip
-            _write(folder / limit, str(memory_bytes), subject)
-            if (folder / swap).exists():  # a limit that can be swapped around is none
-                _write(folder / swap, "0" if hierarchy.version == 2 else str(memory_bytes), subject)
+            _limit_memory(hierarchy, folder, memory_bytes, subject)
         if cpuset is not None and "cpuset" in has:
             _write(folder / "cpuset.cpus", cpuset, subject)
+            if not there and not new:  # a group of its own from now on: what runs already moves in
+                for pid in sorted(members(testbed, f"nodes/{node}")):
+                    with contextlib.suppress(OSError):
+                        (folder / "cgroup.procs").write_text(str(pid), encoding="ascii")
     if missing:
         raise TopologyError(
             f"{subject}: this kernel has no cgroup controller for {', '.join(sorted(missing))}; leave the limit out"
         )
     return tuple(folders)
+
+
+def _limit_memory(hierarchy: Hierarchy, folder: Path, memory_bytes: int, subject: str) -> None:
+    limit, swap = (
+        ("memory.max", "memory.swap.max") if hierarchy.version == 2
+        else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
+    )  # fmt: skip
+    lines = [(limit, str(memory_bytes))]
+    if (folder / swap).exists():  # a limit that can be swapped around is none
+        lines.append((swap, "0" if hierarchy.version == 2 else str(memory_bytes)))
+    if hierarchy.version == 1 and len(lines) == 2:
+        # Memory with swap is never below memory alone: one that grows grows first there.
+        present = int((folder / limit).read_text(encoding="ascii"))
+        lines = lines if memory_bytes <= present else lines[::-1]
+    for name, value in lines:
+        _write(folder / name, value, subject)
 
 
 def _folders(testbed: str, below: str = "") -> list[str]:
@@ -288,6 +321,21 @@ def remove(testbed: str, *, deadline_s: float = 5.0) -> list[str]:
         with contextlib.suppress(OSError):
             (hierarchy.folder / ROOT).rmdir()
     return left
+
+
+def remove_node(testbed: str, node: str, *, deadline_s: float = 5.0) -> None:
+    """End every process in one node's groups, and remove the groups. Raises TopologyError where they stay."""
+    if not node or "/" in node or node.startswith("."):
+        raise TopologyError(f"{node!r} is no node's name")
+    end_all(testbed, grace_s=0.0, below=f"nodes/{node}")
+    deadline = time.monotonic() + deadline_s
+    while left := [folder for folder in _folders(testbed, f"nodes/{node}") if os.path.isdir(folder)]:
+        for folder in left:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        if time.monotonic() > deadline:
+            raise TopologyError(f"node {node!r}: the cgroup {left[0]} does not go; a process in it does not end")
+        time.sleep(0.005)
 
 
 def node_names(testbed: str) -> list[str]:

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,6 +49,7 @@ CALL_TIMEOUT_S = 120.0
 PIDS_LIMIT = 4096
 LEAST_MEMORY_BYTES = 6 * 2**20
 LEAST_CPU = 0.01
+CPU_PERIOD_US = 100_000
 IDLE_COMMAND = ["sleep", "infinity"]
 """For a node without program on an image without command: it stands idle, as in the namespace runtime."""
 LOGS = LogConfig(type=LogConfig.types.JSON, config={"max-size": "16m", "max-file": "2"})
@@ -100,7 +101,7 @@ class DockerRuntime:
                 label, for `remove`.
         """
         plan.shared.mkdir(parents=True, exist_ok=True)
-        hosts = {node.name: node.address for node in plan.nodes}
+        hosts = {node.name: node.address for node in plan.nodes if node.address}
         hierarchies = cgroup_mounts.mounts()
         with self._client(CALL_TIMEOUT_S) as client:
             images = {image: self._image(client, image) for image in dict.fromkeys(n.image for n in nodes)}
@@ -156,6 +157,24 @@ class DockerRuntime:
                 f"`cohortnet down {testbed}`"
             )
         return sorted(removed.values())
+
+    def remove_node(self, testbed: str, node: str) -> None:
+        """Remove the container of one node. Raises TopologyError with Docker's words."""
+        try:
+            with self._client(CALL_TIMEOUT_S) as client:
+                for key in _containers(client, testbed, node):
+                    with suppress(NotFound):
+                        client.remove_container(key, force=True, v=True)
+        except (DockerException, requests.RequestException) as error:
+            raise TopologyError(f"node {node!r}: Docker does not remove it: {explanation(error)}") from error
+
+    def limit(self, node: str, container: str, changes: Mapping[str, Any]) -> None:
+        """Change limits of a running container: arguments of docker-py's `update_container`. Raises TopologyError."""
+        try:
+            with self._client(CALL_TIMEOUT_S) as client:
+                client.update_container(container, **changes)
+        except (DockerException, requests.RequestException) as error:
+            raise TopologyError(f"node {node!r}: Docker does not change its limits: {explanation(error)}") from error
 
     def _remove_all(
         self, client: docker.APIClient, testbed: str, removed: dict[str, str], progress: Progress
@@ -254,11 +273,14 @@ def container_options(
 ) -> dict[str, Any]:
     """What is asked of Docker for one node: arguments of `create_container`, under "host" of its host config.
 
-    Pure.
+    What the node's own options say comes last, and stands. Pure.
     """
+    create: dict[str, Any] = dict(node.options.get("create", {}))
+    host: dict[str, Any] = dict(node.options.get("host", {}))
     limits: dict[str, Any] = {"pids_limit": PIDS_LIMIT}
     if node.cpu is not None:
-        limits["nano_cpus"] = round(node.cpu * 1e9)
+        # A quota and not `nano_cpus`: one made with the latter takes no other limit while it runs.
+        limits |= {"cpu_period": CPU_PERIOD_US, "cpu_quota": max(1000, round(node.cpu * CPU_PERIOD_US))}
     if node.memory_bytes is not None:
         # Swap would turn a limit into a slow node.
         limits |= {"mem_limit": node.memory_bytes, "memswap_limit": node.memory_bytes}
@@ -279,12 +301,14 @@ def container_options(
         "host": {
             "network_mode": "none",
             "init": True,
-            "binds": [f"{plan.shared}:{plan.shared}:ro", f"{node.state}:{node.state}:rw"],
+            "binds": [f"{plan.shared}:{plan.shared}:ro", f"{node.state}:{node.state}:rw", *host.pop("binds", [])],
             "extra_hosts": dict(hosts),
             "log_config": LOGS,
             "restart_policy": {"Name": "no"},
             **limits,
+            **host,
         },
+        **create,
     }
 
 
@@ -343,8 +367,9 @@ def _failure(plan: Plan, node: PlannedNode, error: Exception) -> TopologyError:
     return TopologyError(f"{where}: {explanation(error)}")
 
 
-def _containers(client: docker.APIClient, testbed: str) -> dict[str, str]:
-    found = client.containers(all=True, filters={"label": [f"{TESTBED_LABEL}={testbed}"]})
+def _containers(client: docker.APIClient, testbed: str, node: str | None = None) -> dict[str, str]:
+    labels = [f"{TESTBED_LABEL}={testbed}", *([f"{NODE_LABEL}={node}"] if node else [])]
+    found = client.containers(all=True, filters={"label": labels})
     return {str(item["Id"]): (item["Names"] or [item["Id"][:12]])[0].lstrip("/") for item in found}
 
 
@@ -399,7 +424,7 @@ def _check_images(client: docker.APIClient, plan: Plan) -> list[Problem]:
         except ImageNotFound:
             problems.append(missing_image(image))
             continue
-        programs = [n.program for n in plan.nodes if n.image == image and n.program]
+        programs = [n.program for n in plan.nodes if n.image == image and n.program and n.options.get("lint", True)]
         if programs:
             needs = image_needs(programs, has_entrypoint=facts.has_entrypoint)
             problems += lint_image(

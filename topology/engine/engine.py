@@ -28,6 +28,7 @@ from topology.engine import (
     external,
     links,
     management,
+    mixed_runtime,
     namespaces,
     openvswitch,
     publish,
@@ -86,7 +87,7 @@ def check_plan(plan: Plan, found: Capabilities) -> list[Problem]:
     """Everything that stands against raising this plan here; published ports apart, they are taken later."""
     problems = plan_check.check_plan(plan, found)
     if not problems:  # these ask running programs, which may not be there
-        problems += removal.pick_runtime(plan.runtime).check(plan)
+        problems += mixed_runtime.runtime_for(plan).check(plan)
         problems += management.check(plan)
         problems += [Problem("", "no-openvswitch", text) for text in openvswitch.check()]
     return problems
@@ -144,7 +145,7 @@ class _Raising:
         self.unsupported = plan_check.unsupported(plan, found)
         self.listeners = listeners
         self.timings = Timings()
-        self.runtime: Runtime = removal.pick_runtime(plan.runtime)
+        self.runtime: Runtime = mixed_runtime.runtime_for(plan)
         self.core = namespaces.named(plan.core_namespace)
         self.datapath = "system" if found.kernel_datapath else "netdev"
         self.tso = self.datapath == "netdev" and openvswitch.supports_tso(found.ovs_version)
@@ -232,7 +233,7 @@ class _Raising:
 def hosts_file(plan: Plan) -> str:
     """The nodes' `/etc/hosts`. Pure."""
     lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
-    return "\n".join([*lines, *(f"{node.address} {node.name}" for node in plan.nodes)]) + "\n"
+    return "\n".join([*lines, *(f"{node.address} {node.name}" for node in plan.nodes if node.address)]) + "\n"
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ def core_batch(plan: Plan, pids: Mapping[str, int], host_namespace_fd: int, *, i
             batch.change(f"link {link.name}", index=number, alias=real[interface], up=True)
         index += 2
     for number, node in enumerate(plan.nodes):
-        peer = netlink.Peer(node.management_interface, _management_mac(node), NODE_MANAGEMENT_INDEX, pids[node.name])
+        peer = netlink.Peer(node.management_interface, management_mac(node), NODE_MANAGEMENT_INDEX, pids[node.name])
         index = _MANAGEMENT_BASE + number
         batch.veth(f"mgmt.{number}", peer, index=index, master=_BRIDGE_INDEX)
         if isolate:
@@ -62,17 +62,19 @@ def core_batch(plan: Plan, pids: Mapping[str, int], host_namespace_fd: int, *, i
     return batch
 
 
-def _management_mac(node: PlannedNode) -> str:
+def management_mac(node: PlannedNode) -> str:
+    """The hardware address of a node's management interface, from its address there. Pure."""
     return "02:01:" + ":".join(f"{int(octet):02x}" for octet in node.management_address.split("."))
 
 
 def node_batch(node: PlannedNode, management_prefix_length: int) -> netlink.Batch:
     """What is done within a node: addresses, interfaces up. Pure."""
     batch = netlink.Batch()
-    batch.address(NODE_INDEX, node.address, node.prefix_length, f"address of {node.name}")
+    if node.switch and node.address:
+        batch.address(NODE_INDEX, node.address, node.prefix_length, f"address of {node.name}")
     batch.address(NODE_MANAGEMENT_INDEX, node.management_address, management_prefix_length,
                   f"management address of {node.name}")  # fmt: skip
-    for index in (NODE_INDEX, NODE_MANAGEMENT_INDEX):
+    for index in (NODE_INDEX, NODE_MANAGEMENT_INDEX) if node.switch else (NODE_MANAGEMENT_INDEX,):
         batch.change(f"interface of {node.name}", index=index, up=True)
     return batch
 
@@ -107,20 +109,24 @@ def make_all(plan: Plan, pids: Mapping[str, int], *, isolate: bool = True) -> No
     finally:
         os.close(host)
     prefix_length = int(plan.management.partition("/")[2])
-    settings = {
-        **_QUIET,
-        f"ipv6/conf/{plan.nodes[0].interface}/disable_ipv6": "1",
-        f"ipv6/conf/{plan.nodes[0].management_interface}/disable_ipv6": "1",
-        # The management interface answers for its own address only: no address of the emulated network is heard there.
-        f"ipv4/conf/{plan.nodes[0].management_interface}/arp_ignore": "1",
-        f"ipv4/conf/{plan.nodes[0].management_interface}/rp_filter": "1",
-    }
     for node in plan.nodes:
         try:
-            configure = partial(_configure, node, prefix_length, settings)
+            configure = partial(_configure, node, prefix_length, node_settings(node))
             namespaces.inside(namespaces.of_process(pids[node.name]), configure)
         except OSError as error:
             raise TopologyError(f"node {node.name!r} ended while it was being wired: {error}") from error
+
+
+def node_settings(node: PlannedNode) -> dict[str, str]:
+    """Settings of a node's network namespace, for `write_sysctls`. Pure."""
+    return {
+        **_QUIET,
+        f"ipv6/conf/{node.interface}/disable_ipv6": "1",
+        f"ipv6/conf/{node.management_interface}/disable_ipv6": "1",
+        # The management interface answers for its own address only: no address of the emulated network is heard there.
+        f"ipv4/conf/{node.management_interface}/arp_ignore": "1",
+        f"ipv4/conf/{node.management_interface}/rp_filter": "1",
+    }
 
 
 def _configure(node: PlannedNode, prefix_length: int, settings: Mapping[str, str]) -> None:
@@ -190,10 +196,12 @@ def disable_checksum_offload(plan: Plan, pids: Mapping[str, int]) -> None:
     to hardware.
     """
     for node in plan.nodes:
-        namespaces.inside(namespaces.of_process(pids[node.name]), partial(_checksum_off, node.interface))
+        if node.switch:
+            namespaces.inside(namespaces.of_process(pids[node.name]), partial(checksum_off, node.interface))
 
 
-def _checksum_off(interface: str) -> None:
+def checksum_off(interface: str) -> None:
+    """Switch transmit checksum offload off, in the calling thread's network namespace. Raises OSError."""
     # ETHTOOL_STXCSUM with 0, through SIOCETHTOOL; segmentation goes off with it.
     value = array.array("B", struct.pack("=II", 0x17, 0))
     request = struct.pack("16sP16x", interface.encode(), value.buffer_info()[0])

@@ -92,7 +92,8 @@ class NamespaceRuntime:
     ) -> tuple[subprocess.Popen[str], Sequence[PlannedNode]]:
         hosts, keep = str(plan.shared / "hosts"), _needed_below_tmp()
         request = {"nodes": [
-            {"name": node.name, "hostname": node.name, "groups": groups[node.name], "hosts": hosts, "keep": keep}
+            {"name": node.name, "hostname": node.name, "groups": groups[node.name], "hosts": hosts,
+             "keep": ["/tmp"] if node.options.get("share_tmp") else keep}
             for node in share
         ]}  # fmt: skip
         command = [sys.executable, "-I", "-S", str(_INIT)]
@@ -117,3 +118,7 @@ class NamespaceRuntime:
             cgroups.end_all(testbed, grace_s=0.0, below="nodes")
         progress("nodes removed", len(names), len(names))
         return names
+
+    def remove_node(self, testbed: str, node: str) -> None:
+        """End all that runs in one node, and remove its groups."""
+        cgroups.remove_node(testbed, node)

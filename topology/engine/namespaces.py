@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 import subprocess
+import termios
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -176,21 +177,26 @@ def start_in_node(
     stderr: int | IO[Any] | None,
     cwd: str = "/",
     new_session: bool = False,
-) -> subprocess.Popen[bytes]:
+    terminal: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> subprocess.Popen[Any]:
     """Start a program in all namespaces of process `pid`, as a child of this process, with the node's limits on it.
 
     It joins the cgroups first: entering namespaces alone would leave it outside of the node's limits. The program is
-    looked up in the node's file system.
+    looked up in the node's file system. With `terminal` (and a new session) its standard input becomes its controlling
+    terminal, so that a Ctrl-C written there interrupts what runs. `options` are further arguments of `Popen`, such as
+    `text`.
 
     Raises:
         FileNotFoundError: where the program, or the process `pid`, does not exist.
         OSError: where a namespace or a cgroup cannot be joined.
     """
 
-    def body() -> subprocess.Popen[bytes]:
+    def body() -> subprocess.Popen[Any]:
         return start_from_here(
-            pid, cgroups, argv, env=env, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, new_session=new_session
-        )
+            pid, cgroups, argv, env=env, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, new_session=new_session,
+            terminal=terminal, options=options,
+        )  # fmt: skip
 
     return in_thread(body)
 
@@ -206,8 +212,10 @@ def start_from_here(
     stderr: int | IO[Any] | None,
     cwd: str = "/",
     new_session: bool = False,
+    terminal: bool = False,
+    options: Mapping[str, Any] | None = None,
     dies_with_thread: bool = False,
-) -> subprocess.Popen[bytes]:
+) -> subprocess.Popen[Any]:
     """`start_in_node` for a thread that was made for this: the calling thread stays in the node's namespaces.
 
     With `dies_with_thread` the kernel kills the program when this thread ends, however its process ends.
@@ -224,12 +232,14 @@ def start_from_here(
         def join() -> None:  # system calls only: it runs between fork and exec
             for fd in groups:
                 os.write(fd, b"0")
+            if terminal:
+                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
             if dies_with_thread:
                 _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
         return subprocess.Popen(
             list(argv), env=dict(env), cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr,
-            preexec_fn=join, start_new_session=new_session,
+            preexec_fn=join, start_new_session=new_session, **(options or {}),
         )  # fmt: skip
     finally:
         for fd in groups:

@@ -90,7 +90,7 @@ class Batch:
 
     def change(
         self, subject: str, *, index: int | None = None, name: str | None = None, up: bool | None = None,
-        alias: str | None = None,
+        alias: str | None = None, mac: str | None = None,
     ) -> None:  # fmt: skip
         """Change an interface, named by index or by name."""
         message = ifinfmsg()
@@ -98,6 +98,7 @@ class Batch:
         if up is not None:
             message["flags"], message["change"] = (_IFF_UP if up else 0), _IFF_UP
         attributes = [("IFLA_IFNAME", name)] if name is not None else []
+        attributes += [("IFLA_ADDRESS", mac)] if mac is not None else []
         message["attrs"] = [*attributes, *([("IFLA_IFALIAS", alias)] if alias is not None else [])]
         self._add(message, _NEWLINK, 0, subject)
 

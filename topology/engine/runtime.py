@@ -44,3 +44,7 @@ class Runtime(Protocol):
         """Remove all nodes of that testbed, also half-made ones, also twice; gives back the names of what was
         removed."""
         ...
+
+    def remove_node(self, testbed: str, node: str) -> None:
+        """Remove one node of a testbed that is up, also twice. Raises TopologyError where it does not go."""
+        ...

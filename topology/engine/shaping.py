@@ -32,14 +32,16 @@ _MOST_PACKETS = 200_000
 
 
 def queue_packets(shape: Shape) -> int:
-    """Frames that may wait: the user's number, else the bandwidth-delay product plus what the delay holds."""
-    if shape.queue_packets is not None:
-        return shape.queue_packets
+    """Frames that the link holds: those on their way through its delay, and those that wait for its rate (the user's
+    number, else the bandwidth-delay product).
+    """
     rate = shape.rate_bps or _UNLIMITED_BPS
-    in_flight = rate * (shape.delay_s + 4 * shape.jitter_s)  # four deviations: netem's jitter has tails
-    waiting = rate * max(_REFERENCE_RTT_S, 2 * shape.delay_s) if shape.rate_bps else 0
+    in_flight = rate * (shape.delay_s + 4 * shape.jitter_s) / 8 / FRAME_BYTES  # four deviations: jitter has tails
+    if shape.queue_packets is not None:
+        return min(_MOST_PACKETS, round(in_flight)) + shape.queue_packets
+    waiting = rate * max(_REFERENCE_RTT_S, 2 * shape.delay_s) / 8 / FRAME_BYTES if shape.rate_bps else 0
     least = -(-2 * _LARGEST_SEGMENT_BYTES // FRAME_BYTES)
-    return min(_MOST_PACKETS, max(least, round((in_flight + waiting) / 8 / FRAME_BYTES)))
+    return min(_MOST_PACKETS, max(least, round(in_flight + waiting)))
 
 
 def burst_bytes(rate_bps: int) -> int:
@@ -47,8 +49,9 @@ def burst_bytes(rate_bps: int) -> int:
     return max(2 * FRAME_BYTES, round(rate_bps * _BURST_S / 8))
 
 
-def _netem(shape: Shape) -> list[str]:
-    words = ["netem", "limit", str(queue_packets(shape))]
+def _netem(shape: Shape, limit: int) -> list[str]:
+    # Of a change netem takes what it is told, and keeps its corruption where it is told nothing: it is always told.
+    words = ["netem", "limit", str(limit)]
     if shape.delay_s:
         words += ["delay", f"{round(shape.delay_s * 1e6)}us"]
         if shape.jitter_s:
@@ -56,67 +59,115 @@ def _netem(shape: Shape) -> list[str]:
     for word, value in (
         ("loss", shape.loss), ("duplicate", shape.duplicate), ("corrupt", shape.corrupt), ("reorder", shape.reorder),
     ):  # fmt: skip
-        if value:
+        if value or word in ("corrupt", "reorder"):
             words += [word, f"{value * 100:g}%"]
     return words
+
+
+def tbf(limit_bytes: int, *, cut: bool) -> list[str]:
+    """A TBF that never holds anything back. With `cut` it cuts what offloading merged back into frames."""
+    burst = 2 * FRAME_BYTES if cut else _LARGEST_SEGMENT_BYTES
+    return ["tbf", "rate", "100000000000bit", "burst", f"{burst}b", "limit", f"{limit_bytes}b"]
 
 
 def users_queue(packets: int) -> list[str]:
     """A queue of so many full frames.
 
     TBF's, which cuts what offloading merged back into frames: a fifo in packets would count forty frames as one, and
-    one in bytes that is shorter than a merged packet would take none. TBF's own rate never holds anything back.
+    one in bytes that is shorter than a merged packet would take none.
     """
-    limit = f"{packets * FRAME_BYTES}b"
-    return ["tbf", "rate", "100000000000bit", "burst", f"{2 * FRAME_BYTES}b", "limit", limit]
+    return tbf(packets * FRAME_BYTES, cut=True)
+
+
+def netem_chain(shape: Shape, limit: int, queue: Sequence[str], *, cut: bool) -> list[list[str]]:
+    """Netem as a leaf of HTB: disciplines from the outermost to the innermost, of which the last is the link's queue.
+
+    Netem holds a frame for its delay; what then waits for the rate waits in `queue`, which alone drops what is too
+    much. (One limit for both would let a long delay take the places of a short queue: 20 frames at 50 ms are
+    5 Mbit/s.) Netem takes a merged packet for one, so where single frames count it is cut before. And TBF stands
+    around netem in any case: kernels before 6.13 do not count what waits inside of netem's queue, and HTB would
+    take such a class for empty.
+    """
+    outer = tbf(limit * FRAME_BYTES, cut=cut)
+    return [outer, _netem(shape, limit), list(queue)]
+
+
+def counts_frames(shape: Shape) -> bool:
+    """Whether the shape means single frames: a share of them, or a number that may wait."""
+    return bool(shape.loss or shape.duplicate or shape.corrupt or shape.reorder or shape.queue_packets is not None)
+
+
+def leaf(shape: Shape) -> list[list[str]]:
+    """The disciplines of an interface below its rate (below nothing, where it has none), the outermost first."""
+    if shape.needs_netem():
+        limit, cut = queue_packets(shape), counts_frames(shape)
+        if shape.rate_bps is None:
+            netem = _netem(shape, limit)
+            return [tbf(limit * FRAME_BYTES, cut=True), netem] if cut else [netem]
+        if shape.queue_packets is not None:
+            return netem_chain(shape, limit, ["pfifo", "limit", str(shape.queue_packets)], cut=cut)
+        return netem_chain(shape, limit, _bytes_queue(shape), cut=cut)
+    if shape.queue_packets is not None:
+        if shape.rate_bps is None:
+            return [["pfifo", "limit", str(shape.queue_packets)]]
+        return [users_queue(shape.queue_packets)]
+    return [] if shape.rate_bps is None else [_bytes_queue(shape)]
+
+
+def _bytes_queue(shape: Shape) -> list[str]:
+    """The queue of a link whose user gives no length: in bytes, as a packet that offloading made of forty frames must
+    not count as one. At least the largest packet, and what a flow of the reference round trip needs.
+    """
+    waiting = queue_packets(replace(shape, delay_s=0.0, jitter_s=0.0, queue_packets=None))
+    far = round((shape.rate_bps or 0) * 2 * shape.delay_s / 8 / FRAME_BYTES)
+    return ["bfifo", "limit", str(max(waiting, min(_MOST_PACKETS, far)) * FRAME_BYTES)]
+
+
+_HANDLES = {"netem": 0x10, "bfifo": 0x20, "tbf": 0x30, "pfifo": 0x30}
+_OUTER_HANDLE = 0x50
+
+
+def _leaf_lines(interface: str, shape: Shape) -> list[list[str]]:
+    lines = []
+    place = ["root"] if shape.rate_bps is None else ["parent", "1:1"]
+    chain = leaf(shape)
+    for depth, words in enumerate(chain):
+        # A handle for each kind and place: one that was there under the same handle is changed, and keeps its inner
+        # ones; of another kind it would be refused.
+        outer = depth == 0 and len(chain) > 1
+        handle = f"{_OUTER_HANDLE if outer else _HANDLES[words[0]] + depth:x}:"
+        lines.append(["qdisc", "replace", "dev", interface, *place, "handle", handle, *words])
+        place = ["parent", f"{handle}1"]
+    return lines
 
 
 def commands(interface: str, shape: Shape) -> list[list[str]]:
     """Arguments of `tc` that give the interface this shape on what it sends; none for a shape that does nothing."""
-    netem = bool(shape.needs_netem())
+    return [*_rate_lines(interface, shape), *_leaf_lines(interface, shape)]
+
+
+def _rate_lines(interface: str, shape: Shape) -> list[list[str]]:
     if shape.rate_bps is None:
-        if netem:
-            return [["qdisc", "replace", "dev", interface, "root", "handle", "10:", *_netem(shape)]]
-        if shape.queue_packets is not None:
-            return [
-                [
-                    "qdisc",
-                    "replace",
-                    "dev",
-                    interface,
-                    "root",
-                    "handle",
-                    "30:",
-                    "pfifo",
-                    "limit",
-                    str(shape.queue_packets),
-                ]
-            ]
         return []
     burst = burst_bytes(shape.rate_bps)
     # The one class never competes: its quantum only has to be one that the kernel does not warn of.
-    lines = [
+    return [
         ["qdisc", "replace", "dev", interface, "root", "handle", "1:", "htb", "default", "1"],
         ["class", "replace", "dev", interface, "parent", "1:", "classid", "1:1", "htb", "rate", f"{shape.rate_bps}bit",
          "ceil", f"{shape.rate_bps}bit", "burst", f"{burst}b", "cburst", f"{burst}b", "quantum", "60000"],
     ]  # fmt: skip
-    # A handle for each kind: replacing a discipline by one of another kind under the same handle is refused.
-    leaf = ["qdisc", "replace", "dev", interface, "parent", "1:1", "handle"]
-    if netem:
-        lines.append([*leaf, "10:", *_netem(shape)])
-    elif shape.queue_packets is not None:
-        lines.append([*leaf, "30:", *users_queue(shape.queue_packets)])
-    else:  # in bytes: a packet that offloading made of forty frames must not count as one
-        lines.append([*leaf, "20:", "bfifo", "limit", str(queue_packets(shape) * FRAME_BYTES)])
-    return lines
 
 
 def change_commands(interface: str, old: Shape, new: Shape) -> list[list[str]]:
-    """Arguments of `tc` that turn an interface of shape `old` into one of shape `new`, packets in its queue kept where
-    it stays HTB.
+    """Arguments of `tc` that turn an interface of shape `old` into one of shape `new`; packets on their way and in
+    queues are kept where the disciplines are of the same kinds before and after.
     """
     if old.rate_bps is not None and new.rate_bps is not None:
-        return commands(interface, new)[1:]  # HTB itself cannot be changed, its class can
+        # HTB itself cannot be changed, its class can.
+        return [*_rate_lines(interface, new)[1:], *_leaf_lines(interface, new)]
+    kinds = [words[0] for words in leaf(new)]
+    if old.rate_bps is None and new.rate_bps is None and kinds and kinds == [words[0] for words in leaf(old)]:
+        return _leaf_lines(interface, new)
     had = commands(interface, old)
     return [*([["qdisc", "del", "dev", interface, "root"]] if had else []), *commands(interface, new)]
 

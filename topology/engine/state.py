@@ -88,6 +88,13 @@ def mark_up(plan: Plan) -> None:
     _write(State(plan, "up", old.started if old else time.time(), os.getpid()))
 
 
+def keep_plan(plan: Plan) -> None:
+    """Replace the plan of a testbed that exists; whoever changes a testbed that is up holds its lock."""
+    old = load(plan.testbed)
+    assert old is not None, plan.testbed
+    _write(State(plan, old.phase, old.started, old.pid))
+
+
 def load(testbed: str) -> State | None:
     """The state of a testbed; None where there is none or none that can be read (an interrupted first write)."""
     try:

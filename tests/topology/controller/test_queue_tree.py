@@ -73,12 +73,16 @@ def test_within_a_link_of_a_rate_its_class_is_left_alone_and_its_rate_holds() ->
 
 def test_leaves_have_the_links_delay_and_the_users_queue() -> None:
     lines = from_nothing(Shape(rate_bps=100 * M, delay_s=0.012, loss=0.01), ONE)
-    assert "qdisc replace dev e parent 1:3 handle 3003: tbf rate 100000000000bit burst 3028b limit 62500b" in lines
-    assert "qdisc replace dev e parent 3003:1 handle 6003: netem limit 46 delay 12000us loss 1%" in lines
-    assert "qdisc replace dev e parent 1:4 handle 3004: netem limit 925 delay 12000us loss 1%" in lines
+    for minor, frames, queued in ((3, 46, 62_500), (4, 925, 1_250_564)):
+        size = frames * 1514
+        outer = f"tbf rate 100000000000bit burst 3028b limit {size}b"
+        assert f"qdisc replace dev e parent 1:{minor} handle 300{minor}: {outer}" in lines
+        netem = f"netem limit {frames} delay 12000us loss 1% corrupt 0% reorder 0%"
+        assert f"qdisc replace dev e parent 300{minor}:1 handle 600{minor}: {netem}" in lines
+        assert f"qdisc replace dev e parent 600{minor}:1 handle 900{minor}: bfifo limit {queued}" in lines
     lines = from_nothing(Shape(delay_s=0.012), ONE)  # without a rate what has no limit still is delayed
     assert htb("add", "2:", "2:3", 10**11, 10**11, 125 * M, 125 * M) in lines
-    assert "qdisc replace dev e parent 2:3 handle 3003: netem limit 9908 delay 12000us" in lines
+    assert "qdisc replace dev e parent 2:3 handle 3003: netem limit 9908 delay 12000us corrupt 0% reorder 0%" in lines
     assert match(160, "match u32 0 0", "2:3", "all") in lines
     lines = from_nothing(Shape(rate_bps=100 * M, queue_packets=40), ONE)
     assert "qdisc replace dev e parent 1:3 handle 3003: tbf rate 100000000000bit burst 3028b limit 60560b" in lines
