@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -25,6 +25,7 @@ from topology.capabilities import Capabilities, capabilities
 from topology.engine import (
     cgroups,
     daemons,
+    disciplines,
     external,
     links,
     management,
@@ -174,17 +175,7 @@ class _Raising:
                 core.exception()  # its thread must not go on making things while they are being removed
             core.result()
         pids = {name: fact.pid for name, fact in facts.items()}
-        with timings.step("links"):
-            links.make_all(plan, pids, isolate=self.found.bridge_isolation is not False)
-        self.progress("links", len(plan.links), len(plan.links))
-        with timings.step("management"):
-            management.raise_plane(plan, filtered=self.found.nft_bridge is not False)
-        with timings.step("shaping"):
-            shaping.apply_all(plan, self.core, pids, self.unsupported)
-        with timings.step("switches"):
-            openvswitch.add_bridges(plan, self.datapath)
-            self._tune(pids)
-        self.progress("switches", len(plan.switches), len(plan.switches))
+        self._wire(pids)
         self._inventory(facts, up=False)
         publish.start(plan, self.listeners)
         if self.controller is not None:
@@ -200,6 +191,42 @@ class _Raising:
         timings.write(plan.state / "timings.json")
         self.progress("up", 1, 1)
         return inventory
+
+    def _wire(self, pids: Mapping[str, int]) -> None:
+        plan, timings = self.plan, self.timings
+        shaped = shaping.lines_by_interface(plan, self.unsupported)
+        bulk = {place: lines for place, lines in shaped.items() if disciplines.can(lines)}
+        begun: list[Future[None]] = []
+        # As soon as the core's interfaces exist, the switches take their ports and the nodes their addresses.
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="wiring") as pool:
+
+            def core_made() -> None:
+                begun.append(pool.submit(self._raise_management))
+                begun.append(pool.submit(self._raise_switches))
+
+            try:
+                with timings.step("links"):
+                    isolate = self.found.bridge_isolation is not False
+                    links.make_all(plan, pids, isolate=isolate, lines=bulk, core_made=core_made)
+                self.progress("links", len(plan.links), len(plan.links))
+                if len(bulk) < len(shaped):
+                    with timings.step("shaping"):
+                        rest = {place: lines for place, lines in shaped.items() if place not in bulk}
+                        shaping.apply_all(rest, self.core, pids)
+            finally:
+                wait(begun)
+            for part in begun:
+                part.result()
+        self._tune(pids)
+        self.progress("switches", len(plan.switches), len(plan.switches))
+
+    def _raise_management(self) -> None:
+        with self.timings.step("management"):
+            management.raise_plane(self.plan, filtered=self.found.nft_bridge is not False)
+
+    def _raise_switches(self) -> None:
+        with self.timings.step("switches"):
+            openvswitch.add_bridges(self.plan, self.datapath)
 
     def _raise_core(self) -> None:
         with self.timings.step("core"):
