@@ -8,11 +8,14 @@ away again.
 from __future__ import annotations
 
 import errno
+import fcntl
 import socket
+import struct
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from topology.plan import PlannedLink, PlannedPort
 from topology.planning import short_interface
 
 _PORT_WAIT_S = 30.0
+_CARRIER_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def add_link(testbed: str, link: PlannedLink, ends: Mapping[str, NodeEnd]) -> di
             for node, end in ends.items():
                 _configure(change, node, _interface(link, node), end)
             _add_ports(change, link)
+            _wait_running([(_end_place(change, link, end), _interface(link, end)) for end in (link.a, link.b)])
         except BaseException:
             _delete(change, link)
             raise
@@ -130,6 +135,28 @@ def set_state(inventory: Mapping[str, Any], name: str, up: bool) -> None:
                 netlink.send(connection, batch)
         except FileNotFoundError:
             raise TopologyError(f"testbed {inventory['testbed']!r} is not up") from None
+    if up:
+        ends = [
+            (namespaces.of_process(pids[link[end]]) if link[f"{end}_port"] is None else core, link[f"{end}_interface"])
+            for end in "ab"
+        ]
+        _wait_running(ends)
+
+
+def _wait_running(ends: Sequence[tuple[Path, str]]) -> None:
+    # The kernel passes a carrier on at most once a second, and until then an end drops what it is given. An end that
+    # somebody has set down in its node does not come up: that is waited for no longer than so.
+    deadline = time.monotonic() + _CARRIER_S
+    while time.monotonic() < deadline:
+        if all(namespaces.inside(place, partial(_is_running, interface)) for place, interface in ends):
+            return
+        time.sleep(0.01)
+
+
+def _is_running(interface: str) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        answer = fcntl.ioctl(probe, 0x8913, struct.pack("16sH14x", interface.encode(), 0))  # SIOCGIFFLAGS
+    return bool(struct.unpack_from("=H", answer, 16)[0] & 0x40)  # IFF_RUNNING
 
 
 def free_port(present: Sequence[PlannedLink], switch: str) -> int:
@@ -187,6 +214,11 @@ def _shapes(change: Change, link: PlannedLink) -> dict[str | None, list[list[str
 
 def _has_netem() -> bool:
     return capabilities().netem is not False
+
+
+def _end_place(change: Change, link: PlannedLink, end: str) -> Path:
+    port = link.a_port if link.a == end else link.b_port
+    return change.namespace_of(end) if port is None else change.core
 
 
 def _place(change: Change, place: str | None) -> Path:

@@ -61,9 +61,12 @@ def _prepare(node: dict[str, object]) -> None:
             _libc.umount2(point.encode(), _MNT_DETACH)
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     _mount("sysfs", "/sys", "sysfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
-    # Each node has a /tmp of its own; what programs need of the host's (a checkout may lie there) is seen through it.
-    kept = [(str(path), os.open(str(path), os.O_PATH)) for path in node["keep"]]  # type: ignore[attr-defined]
-    _mount("tmpfs", "/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=1777")
+    # Each node has a /tmp of its own, but where all of the host's is kept; what programs need of the host's (a
+    # checkout may lie there) is seen through it.
+    keep = [] if "/tmp" in node["keep"] else list(node["keep"])  # type: ignore[operator, call-overload]
+    kept = [(str(path), os.open(str(path), os.O_PATH)) for path in keep]
+    if "/tmp" not in node["keep"]:  # type: ignore[operator]
+        _mount("tmpfs", "/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=1777")
     for path, fd in kept:
         os.makedirs(path, exist_ok=True)
         _mount(f"/proc/self/fd/{fd}", path, None, _MS_BIND | _MS_REC)

@@ -133,6 +133,7 @@ def shape(call: str, params: dict[str, Any], *, tc: bool) -> Shape:
     readers: dict[str, Callable[[str, str, object], float]] = {
         "bw": rate_bps, "delay": seconds, "jitter": seconds, "loss": share, "max_queue_size": whole,
     }  # fmt: skip
+    written = dict(params)
     values = {name: read(call, name, params[name]) for name, read in readers.items() if params.get(name) is not None}
     for name in SHAPE_KEYS:
         value = params.pop(name, None)
@@ -140,7 +141,7 @@ def shape(call: str, params: dict[str, Any], *, tc: bool) -> Shape:
             raise refuse(call, name, value, "a plain Link has no shape (Mininet would drop it without a word); add "
                          "cls=TCLink, or make the net with link=TCLink")  # fmt: skip
     if values.get("jitter") and not values.get("delay"):
-        raise refuse(call, "jitter", params.get("jitter", values["jitter"]), "jitter varies a delay; add delay=")
+        raise refuse(call, "jitter", written["jitter"], "jitter varies a delay; add delay=")
     queue = values.get("max_queue_size")
     return Shape(
         rate_bps=None if "bw" not in values else int(values["bw"]),

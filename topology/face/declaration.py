@@ -189,6 +189,8 @@ class Declaration:
             raise NotHonoured(f"{call}: {label or found} made a controller of Mininet's ({error}); take "
                               "RemoteController from topology.containernet") from error  # fmt: skip
         if result is not None and not isinstance(result, Controller):
+            if hasattr(result, "terminate"):  # a node of Mininet's: its shell runs by now
+                result.terminate()
             kind_name = f"{type(result).__module__}.{type(result).__name__}"
             raise NotHonoured(f"{call}: {label or found} gave a {kind_name}; take Controller or RemoteController from "
                               "topology.containernet")  # fmt: skip

@@ -270,8 +270,9 @@ class Mininet(Declaration):
                 node = Node.fdToNode(fd)
                 if event & select.POLLIN and node is not None:
                     line = node.readline()
-                    if line is not None:
+                    while line is not None:
                         yield node, line
+                        line = node.readline() if "\n" in node.readbuf else None
             if not ready and timeoutms >= 0:
                 yield None, None
 

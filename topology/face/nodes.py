@@ -211,7 +211,7 @@ class Node:
     def readline(self) -> str | None:
         """One line without its end, None where no whole line is there; waits where nothing is there at all."""
         assert self.shell is not None
-        if not self.readbuf or self.shell.readable(0):
+        if "\n" not in self.readbuf and (not self.readbuf or self.shell.readable(0)):
             self.readbuf += self.shell.read(1024)
         if "\n" not in self.readbuf:
             return None
