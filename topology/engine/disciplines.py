@@ -56,9 +56,11 @@ def add(batch: netlink.Batch, index: int, lines: Sequence[Line], subject: str) -
             raise ValueError(f"{' '.join(line)!r} is for `tc`")
         parent, handle, words = _place(line)
         values = dict(zip(words[1::2], words[2::2], strict=True))
-        kind, options = (_NEWTCLASS, _htb_class(values)) if line[0] == "class" else (_NEWQDISC, _qdisc(words[0], values))
+        is_class = line[0] == "class"
+        options = _htb_class(values) if is_class else _qdisc(words[0], values)
         body = struct.pack("=BxxxiIII", 0, index, handle, parent, 0)
         body += netlink.text_attribute(_KIND, words[0]) + netlink.attribute(_OPTIONS, options)
+        kind = _NEWTCLASS if is_class else _NEWQDISC
         batch.add(kind, netlink.REQUEST_CREATE | netlink.REQUEST_REPLACE, body, f"{subject}: {' '.join(line)}")
 
 

@@ -176,7 +176,7 @@ class _Raising:
             core.result()
         pids = {name: fact.pid for name, fact in facts.items()}
         self._wire(pids)
-        self._inventory(facts, up=False)
+        inventory = self._inventory(facts, up=False)
         publish.start(plan, self.listeners)
         if self.controller is not None:
             with timings.step("controller"):
@@ -184,7 +184,7 @@ class _Raising:
         if self.external is not None:
             with timings.step("controller"):
                 external.wait_until_connected(plan, self.external, self.progress)
-        problem = send_buffer.enlarge(self._inventory(facts, up=False))
+        problem = send_buffer.enlarge(inventory)
         self.notes.append(problem or "send buffer of the switches' packet socket enlarged")
         state.mark_up(plan)
         inventory = self._inventory(facts, up=True)
@@ -251,8 +251,7 @@ class _Raising:
 
     def _inventory(self, facts: Mapping[str, NodeFacts], *, up: bool) -> dict[str, Any]:
         core = CoreFacts(self.datapath, str(openvswitch.folder(self.plan)), self.unsupported, tuple(self.notes))
-        # As a reader of the file has it: lists, no tuples.
-        inventory: dict[str, Any] = json.loads(json.dumps(build_inventory(self.plan, core, facts, up=up)))
+        inventory = build_inventory(self.plan, core, facts, up=up)
         write_inventory(self.plan.inventory, inventory)
         return inventory
 
