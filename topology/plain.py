@@ -6,7 +6,6 @@ leaf: a testbed's plan is tens of thousands of them. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import fields
 from functools import cache
 from typing import Any, cast
@@ -15,8 +14,8 @@ _LEAVES = frozenset((str, int, float, bool, type(None)))
 
 
 @cache
-def _names(kind: Hashable) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(cast(Any, kind)))
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 def plain(value: Any) -> Any:
@@ -28,4 +27,5 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if kind is dict:
         return {key: plain(item) for key, item in value.items()}
-    return {name: plain(getattr(value, name)) for name in _names(kind)}
+    names = _names(cast(Any, kind))
+    return {name: plain(getattr(value, name)) for name in names}

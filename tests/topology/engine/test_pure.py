@@ -67,9 +67,9 @@ def test_links_are_born_in_place_with_planned_names_and_addresses() -> None:
     assert numbers == list(range(len(numbers)))
 
 
-def test_one_transaction_for_all_bridges() -> None:
+def test_two_transactions_for_all_bridges_and_ports() -> None:
     plan = lab.preset("t-engine-pure", clients=3)
-    operations = openvswitch.bridge_operations(plan, "netdev")
+    operations = [*openvswitch.bridge_operations(plan, "netdev"), *openvswitch.port_operations(plan)]
     json.dumps(operations)
     bridges = {op["row"]["name"]: op["row"] for op in operations if op.get("table") == "Bridge"}
     assert set(bridges) == {switch.bridge for switch in plan.switches}
@@ -85,7 +85,8 @@ def test_one_transaction_for_all_bridges() -> None:
 
 
 def test_without_controller_switches_learn() -> None:
-    operations = openvswitch.bridge_operations(lab.star("t-engine-pure", {"a": None, "b": None}), "netdev")
+    plan = lab.star("t-engine-pure", {"a": None, "b": None})
+    operations = [*openvswitch.bridge_operations(plan, "netdev"), *openvswitch.port_operations(plan)]
     assert [op["row"]["fail_mode"] for op in operations if op.get("table") == "Bridge"] == ["standalone"]
     assert not [op for op in operations if op.get("table") == "Controller"]
 
