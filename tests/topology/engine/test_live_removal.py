@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.topology.engine import lab
-from topology.engine import engine, launch, links, removal, state
+from topology.engine import engine, launch, links, removal, state, switch_end
 from topology.engine.namespace_runtime import NamespaceRuntime
 from topology.errors import TestbedProblems, TopologyError
 from topology.plan import Plan
@@ -90,7 +91,7 @@ def test_killed_at_any_moment_of_its_making_it_leaves_nothing(foreign: None) -> 
     whole = time.monotonic() - start
     random_moments = random.Random(2)
     try:
-        for turn in range(7):
+        for turn in range(3):  # benchmarks/soak.py has the many
             if turn:
                 process = raise_elsewhere(plan)
                 # The first part is Python's own start: nothing is made then.
@@ -245,6 +246,51 @@ def test_a_held_lock_names_its_holder() -> None:
     with state.lock("t-engine-lock"), pytest.raises(TopologyError, match=f"by process {os.getpid()}"):
         engine.raise_testbed(lab.star("t-engine-lock", {"a": None, "b": None}))
     assert removal.remains("t-engine-lock") == []
+
+
+HOLDER = """
+import resource, socket, sys, time
+sockets = [socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) for _ in range(150)]
+print("open", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_switch_with_many_ports_is_not_dying_for_seconds() -> None:
+    """One that holds 150 packet sockets, killed plainly, and killed with its sockets closed side by side."""
+
+    def seconds(end: Callable[[int], None]) -> float:
+        with subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True) as holder:
+            try:
+                assert holder.stdout is not None and holder.stdout.readline() == "open\n"
+                start = time.monotonic()
+                end(holder.pid)
+                holder.wait(timeout=60)
+                return time.monotonic() - start
+            finally:
+                holder.kill()
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    plainly = seconds(lambda pid: os.kill(pid, signal.SIGKILL))
+    together = seconds(switch_end.end)
+    print(f"150 packet sockets: {plainly:.2f} s one by one, {together:.2f} s side by side")
+    assert together < plainly / 2
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == limit
+    with pytest.raises(ProcessLookupError):
+        switch_end.end(2**22 - 3)
+
+
+def test_twenty_rounds_of_the_soak_leave_nothing() -> None:
+    """Killed while it is raised, when it is up and while it is taken down, at moments drawn from a fixed seed."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "soak.py"), "--rounds", "20", "--clients", "2", "--network",
+               "--seed", "5", "--name", "t-eng-up-soak"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    print(done.stdout + done.stderr)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "something left in 0 of them" in done.stdout
+    assert {phase for phase in ("raised", "up", "taken down") if f"being {phase}" in done.stdout} == {
+        "raised", "up", "taken down",
+    }  # fmt: skip
 
 
 def test_docker_testbed_killed_while_containers_are_made() -> None:
