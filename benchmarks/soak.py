@@ -290,8 +290,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     soak, kernel, start, bad = Soak(arguments), Kernel.now(), time.monotonic(), 0
     try:
         left = soak.calibrate()
-        print(f"undisturbed: up in {soak.up_s:.2f} s, down in {soak.down_s:.2f} s; left: {'; '.join(left) or 'nothing'}",
-              flush=True)  # fmt: skip
+        said = "; ".join(left) or "nothing"
+        print(f"undisturbed: up in {soak.up_s:.2f} s, down in {soak.down_s:.2f} s; left: {said}", flush=True)
         bad += bool(left)
         for number in range(1, arguments.rounds + 1):
             done, left = soak.round()
