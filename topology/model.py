@@ -74,7 +74,7 @@ class SpeedClass(_Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$")]
     share: Share | None = None
     count: Annotated[int, Field(ge=0, le=20000)] | None = None
-    cpus: Annotated[float, Field(ge=0.01, le=1024, strict=False)] | None = None
+    cpus: Annotated[float, Field(ge=0.01, le=1024)] | None = None
     memory: Size | None = None
     cpuset: Cpuset | None = None
 
