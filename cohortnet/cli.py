@@ -73,16 +73,18 @@ def build(choice: Choice, *, probe: bool = True, raising: bool = True) -> tuple[
 
     What will be tight here is said on stderr.
     """
-    from topology.planning import make_plan
-
-    testbed = choose_testbed(choice)
-    plan = make_plan(testbed)
+    testbed, plan = choose_testbed(choice)
     if probe:
-        from topology.doctor import capabilities, check_plan, port_problems, resource_warnings
+        from topology.doctor import capabilities, check_plan, kernel_limits, port_problems, resource_warnings
 
         found = capabilities()
-        problems = [*check_plan(plan, found, raising=raising), *(port_problems(plan) if raising else [])]
-        for warning in resource_warnings(plan, found):
+        problems = check_plan(plan, found, raising=raising)
+        if raising:
+            from topology.engine import neighbours
+
+            problems += neighbours.problems(plan, neighbours.others(plan.testbed))
+            problems += port_problems(plan, neighbours.known_ports(plan))
+        for warning in resource_warnings(plan, found, kernel_limits()):
             print(f"cohortnet: {warning.name}: {warning.detail}; {warning.cost}", file=sys.stderr)
         if problems:
             raise TestbedProblems(problems)
@@ -112,6 +114,14 @@ def validate(
         else:
             sizes = f"{len(plan.nodes)} nodes, {len(plan.switches)} switches, {len(plan.links)} links"
             print(f"{plan.testbed}: valid ({sizes})")
+
+
+@app.command("schema", epilog="Example: cohortnet schema > testbed.schema.json")
+def show_schema() -> None:
+    """Print the JSON Schema of a testbed file, for editors that complete and check as you type."""
+    from topology.schema import testbed_schema
+
+    print(json.dumps(testbed_schema(), indent=1, ensure_ascii=False))
 
 
 @app.command("plan", epilog="Example: cohortnet plan --cohorts 3 --clients 12 --json")
@@ -290,25 +300,35 @@ def execute(
 
 
 @app.command(epilog="Example: cohortnet doctor --json")
-def doctor(as_json: JsonOption = False) -> None:
-    """Say what this machine's kernel and daemons can do, what a lack costs, and how to mend it."""
+def doctor(
+    as_json: JsonOption = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Status 1 for every finding that is not ok.")] = False,
+) -> None:
+    """Say what this machine's kernel and daemons can do, what a lack costs, and how to mend it.
+
+    Ends with status 1 where no testbed can be raised on this machine.
+    """
     from dataclasses import asdict
 
-    from topology.doctor import capabilities, findings
+    from topology.doctor import can_raise, capabilities, findings, kernel_limits
 
     found = findings()
+    able = can_raise(found)
     if as_json:
         print(
             json.dumps(
-                {"capabilities": asdict(capabilities()), "findings": [asdict(item) for item in found]},
+                {"can_raise": able, "capabilities": asdict(capabilities()), "limits": asdict(kernel_limits()),
+                 "findings": [asdict(item) for item in found]},
                 indent=1,
             )
-        )
-        return
-    from cohortnet.follow import console_for
-    from cohortnet.show import finding_table
+        )  # fmt: skip
+    else:
+        from cohortnet.follow import console_for
+        from cohortnet.show import finding_table
 
-    console_for().print(finding_table([asdict(item) for item in found]))
+        console_for().print(finding_table([asdict(item) for item in found]))
+    if not able or (strict and any(item.status != "ok" for item in found)):
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: cohortnet logs fed.1 --run ID")

@@ -14,11 +14,7 @@ node image where its sources changed, then runs ruff, mypy, shellcheck and pytes
   sudo ./scripts/test.sh tests/mlfo -x         one folder, up to the first failure
   sudo ./scripts/test.sh -m 'not live'         what needs neither root nor this kernel's features
 
-    "prometheus=monitoring_(its_own_service_is_not_needed)" \
-    "chromium=tests_look_at_the_report" \
-    "qemu-system-x86=boots_the_kernel_with_netem_of_tests/kernel" \
-    "kmod=lists_what_that_kernel's_modules_need" \
-    "procps=tests_look_at_processes"
+Installs: Debian packages (those of quickstart.sh; docker.io, mmdebstrap, shellcheck, tcpdump, prometheus, chromium, qemu-system-x86), and a virtual environment in
 .venv with the packages of requirements.txt and requirements-dev.txt, PyTorch's CPU build where pip finds it (name an index
 that has it with sudo COHORTNET_TORCH_INDEX=ADDRESS ./scripts/test.sh; the node image takes no other). Ends with status 0 only where all of it passed.
 TEXT
@@ -39,15 +35,11 @@ apt_missing "${APT_TESTBED[@]}" \
     "debian-archive-keyring=verifies_that_image's_packages" \
     "shellcheck=checks_the_shell_scripts" \
     "tcpdump=tests_look_at_packets" \
-<<<<<<< HEAD
-    "procps=tests_look_at_processes" \
-    "qemu-system-x86=boots_the_kernel_with_netem_of_tests/kernel" \
-    "kmod=lists_what_that_kernel's_modules_need"
-=======
     "prometheus=monitoring_(its_own_service_is_not_needed)" \
     "chromium=tests_look_at_the_report" \
+    "qemu-system-x86=boots_the_kernel_with_netem_of_tests/kernel" \
+    "kmod=lists_what_that_kernel's_modules_need" \
     "procps=tests_look_at_processes"
->>>>>>> main
 make_venv dev
 start_dockerd
 scripts/build_image.sh

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from topology.plain import plain
+
 STATE_ROOT = Path("/run/cohortnet")
 """Every testbed has its folder below this one."""
 
@@ -298,7 +300,8 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
-        return asdict(self)
+        data: dict[str, Any] = plain(self)
+        return data
 
 
 def _link(item: dict[str, Any]) -> PlannedLink:

@@ -94,10 +94,10 @@ def test_the_option_switches_it_on_and_leaves_what_the_file_says(tmp_path: Path)
     def chosen(text: str, **typed: Any) -> Any:
         path = tmp_path / "lab.yaml"
         path.write_text(json.dumps({"name": "lab", "preset": {}, **({"monitoring": text} if text != "" else {})}))
-        return choose_testbed(Choice(path, **typed)).monitoring
+        return choose_testbed(Choice(path, **typed))[0].monitoring
 
-    assert choose_testbed(Choice()).monitoring is None
-    assert choose_testbed(Choice(monitoring=True)).monitoring.period == 5.0  # type: ignore[union-attr]
+    assert choose_testbed(Choice())[0].monitoring is None
+    assert choose_testbed(Choice(monitoring=True))[0].monitoring.period == 5.0  # type: ignore[union-attr]
     assert chosen("") is None and chosen("", monitoring=True).port == 9090
     assert chosen({"port": 9999}, monitoring=True).port == 9999  # type: ignore[arg-type]
     assert chosen(False, monitoring=True).port == 9090  # type: ignore[arg-type]

@@ -77,7 +77,11 @@ def hierarchies() -> tuple[Hierarchy, ...]:
 
 def _write(path: Path, value: str, subject: str) -> None:
     try:
-        path.write_text(value, encoding="ascii")
+        fd = os.open(path, os.O_WRONLY)
+        try:
+            os.write(fd, value.encode("ascii"))
+        finally:
+            os.close(fd)
     except OSError as error:
         raise TopologyError(f"{subject}: writing {value!r} to {path} failed: {error.strerror}") from None
 
@@ -85,6 +89,12 @@ def _write(path: Path, value: str, subject: str) -> None:
 def make(hierarchy: Hierarchy, parts: tuple[str, ...]) -> Path:
     """The group of that path, made where it is missing."""
     folder = hierarchy.folder
+    if hierarchy.version == 1 and "cpuset" not in hierarchy.controllers:
+        with contextlib.suppress(FileNotFoundError):  # most often all but the last are there
+            whole = folder.joinpath(*parts)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(whole)
+            return whole
     for depth, part in enumerate(parts):
         if hierarchy.version == 2:  # a child has a controller only where its parent hands it down
             wanted = [f"+{name}" for name in ("cpu", "memory", "cpuset", "pids") if name in hierarchy.controllers]
@@ -163,7 +173,7 @@ def _limit(
     missing |= {"memory"} if memory_bytes is not None else set()
     missing |= {"cpuset"} if cpuset is not None else set()
     for hierarchy in hierarchies():
-        there = (hierarchy.folder / ROOT / testbed / "nodes" / node).is_dir()
+        there = not new and (hierarchy.folder / ROOT / testbed / "nodes" / node).is_dir()
         if not _uses(hierarchy, cpuset is not None) and not there:
             continue
         folder = make(hierarchy, (ROOT, testbed, "nodes", node))
@@ -265,10 +275,13 @@ def pids_of(folder: str) -> set[int]:
 
 def _is_zombie(pid: int) -> bool:
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
     except OSError:
         return True
-    return text.rpartition(")")[2].split()[0] in ("Z", "X")
+    fields = text.rpartition(b")")[2].split()
+    # A first thread can be dead while others still close the process's files: then it is no zombie yet.
+    return fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
 
 
 def _signal(pids: Iterable[int], number: int) -> None:
@@ -293,22 +306,31 @@ def end_all(
                     Path(folder, file).write_text(word, encoding="ascii")
     pids = members(testbed, below) - set(keep)
     ended = set(pids)
-    if grace_s > 0:
+    if grace_s > 0 and pids:
         _signal(pids, signal.SIGTERM)
-        while pids and time.monotonic() - start < grace_s:
-            time.sleep(0.01)
-            pids = members(testbed, below) - set(keep)
-            ended |= pids
+        while (pids := _wait_for_end(pids, start + grace_s)) and time.monotonic() - start < grace_s:
+            pids |= members(testbed, below) - set(keep)
+        pids |= members(testbed, below) - set(keep)
+        ended |= pids
     # Each look at thousands of processes takes its time: the deadline counts from the last one that ended.
     fewest, deadline = len(pids), time.monotonic() + deadline_s
     while pids and time.monotonic() < deadline:
         _signal(pids, signal.SIGKILL)
-        time.sleep(0.01)
+        _wait_for_end(pids, min(deadline, time.monotonic() + 1.0))
         pids = members(testbed, below) - set(keep)
         ended |= pids
         if len(pids) < fewest:
             fewest, deadline = len(pids), time.monotonic() + deadline_s
     return len(ended)
+
+
+def _wait_for_end(pids: Iterable[int], until: float) -> set[int]:
+    """Those that have not ended at that time. They are known: no group has to be searched for them again and again."""
+    left = set(pids)
+    while left and time.monotonic() < until:
+        time.sleep(0.01)
+        left = {pid for pid in left if not _is_zombie(pid)}
+    return left
 
 
 def remove(testbed: str, *, deadline_s: float = 5.0) -> list[str]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -25,11 +26,13 @@ from topology.capabilities import Capabilities, capabilities
 from topology.engine import (
     cgroups,
     daemons,
+    disciplines,
     external,
     links,
     management,
     mixed_runtime,
     namespaces,
+    neighbours,
     openvswitch,
     publish,
     removal,
@@ -88,6 +91,7 @@ def check_plan(plan: Plan, found: Capabilities) -> list[Problem]:
     problems = plan_check.check_plan(plan, found)
     if not problems:  # these ask running programs, which may not be there
         problems += mixed_runtime.runtime_for(plan).check(plan)
+        problems += neighbours.problems(plan, neighbours.others(plan.testbed))
         problems += management.check(plan)
         problems += [Problem("", "no-openvswitch", text) for text in openvswitch.check()]
     return problems
@@ -155,11 +159,11 @@ class _Raising:
 
     def run(self, before_nodes_start: BeforeNodes | None) -> dict[str, Any]:
         plan, timings = self.plan, self.timings
-        state.begin(plan)  # before all else: from here on a removal knows every name
+        neighbours.claim(plan)  # before all else: from here on a removal knows every name
         cgroups.make_core(plan.testbed)
         state.write_atomically(plan.shared / "hosts", hosts_file(plan))
         for node in plan.nodes:
-            Path(node.state).mkdir(parents=True, exist_ok=True)
+            os.makedirs(node.state, exist_ok=True)
         inventory = self._inventory({}, up=False)
         if before_nodes_start is not None:
             with timings.step("before nodes"):
@@ -174,17 +178,7 @@ class _Raising:
                 core.exception()  # its thread must not go on making things while they are being removed
             core.result()
         pids = {name: fact.pid for name, fact in facts.items()}
-        with timings.step("links"):
-            links.make_all(plan, pids, isolate=self.found.bridge_isolation is not False)
-        self.progress("links", len(plan.links), len(plan.links))
-        with timings.step("management"):
-            management.raise_plane(plan, filtered=self.found.nft_bridge is not False)
-        with timings.step("shaping"):
-            shaping.apply_all(plan, self.core, pids, self.unsupported)
-        with timings.step("switches"):
-            openvswitch.add_bridges(plan, self.datapath)
-            self._tune(pids)
-        self.progress("switches", len(plan.switches), len(plan.switches))
+        self._wire(pids, inventory)
         self._inventory(facts, up=False)
         publish.start(plan, self.listeners)
         if self.controller is not None:
@@ -193,13 +187,58 @@ class _Raising:
         if self.external is not None:
             with timings.step("controller"):
                 external.wait_until_connected(plan, self.external, self.progress)
-        problem = send_buffer.enlarge(self._inventory(facts, up=False))
-        self.notes.append(problem or "send buffer of the switches' packet socket enlarged")
         state.mark_up(plan)
         inventory = self._inventory(facts, up=True)
         timings.write(plan.state / "timings.json")
         self.progress("up", 1, 1)
         return inventory
+
+    def _wire(self, pids: Mapping[str, int], inventory: Mapping[str, Any]) -> None:
+        plan, timings = self.plan, self.timings
+        shaped = shaping.lines_by_interface(plan, self.unsupported)
+        bulk = {place: lines for place, lines in shaped.items() if disciplines.can(lines)}
+        begun: list[Future[None]] = []
+        # As soon as the core's interfaces exist, the switches take their ports and the nodes their addresses.
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="wiring") as pool:
+
+            def core_made() -> None:
+                begun.append(pool.submit(self._raise_management))
+                begun.append(pool.submit(self._raise_switches, inventory))
+
+            try:
+                with timings.step("links"):
+                    isolate = self.found.bridge_isolation is not False
+                    links.make_all(plan, pids, isolate=isolate, lines=bulk, core_made=core_made)
+                self.progress("links", len(plan.links), len(plan.links))
+                if len(bulk) < len(shaped):
+                    with timings.step("shaping"):
+                        rest = {place: lines for place, lines in shaped.items() if place not in bulk}
+                        shaping.apply_all(rest, self.core, pids)
+            finally:
+                wait(begun)
+            for part in begun:
+                part.result()
+        if self.datapath == "netdev" and not self.tso:
+            links.disable_checksum_offload(plan, pids)
+        self.progress("switches", len(plan.switches), len(plan.switches))
+
+    def _raise_management(self) -> None:
+        with self.timings.step("management"):
+            management.raise_plane(self.plan, filtered=self.found.nft_bridge is not False)
+
+    def _raise_switches(self, inventory: Mapping[str, Any]) -> None:
+        with self.timings.step("switches"):
+            openvswitch.add_ports(self.plan)
+            if self.datapath == "system":
+                self.notes.append("datapath in the kernel")
+                return
+            sockets = openvswitch.enlarge_buffers(self.plan)
+            self.notes.append(f"packet socket buffers of {sockets} ports enlarged to 8 MiB" if sockets
+                              else "packet socket buffers could not be enlarged: high rates lose packets")  # fmt: skip
+            self.notes.append("userspace segmentation offload on" if self.tso
+                              else "checksum offload off in the nodes")  # fmt: skip
+            problem = send_buffer.enlarge(inventory)
+            self.notes.append(problem or "send buffer of the switches' packet socket enlarged")
 
     def _raise_core(self) -> None:
         with self.timings.step("core"):
@@ -209,23 +248,11 @@ class _Raising:
                 self.external = external.start(self.plan)
             elif self.plan.controller == "builtin":  # it spends its first second on imports: meanwhile the rest is made
                 self.controller = daemons.start_controller(self.plan)
-            openvswitch.start(self.plan, tso=self.tso)
-
-    def _tune(self, pids: Mapping[str, int]) -> None:
-        if self.datapath == "system":
-            self.notes.append("datapath in the kernel")
-            return
-        sockets = openvswitch.enlarge_buffers(self.plan)
-        self.notes.append(f"packet socket buffers of {sockets} ports enlarged to 8 MiB" if sockets
-                          else "packet socket buffers could not be enlarged: high rates lose packets")  # fmt: skip
-        self.notes.append("userspace segmentation offload on" if self.tso else "checksum offload off in the nodes")
-        if not self.tso:
-            links.disable_checksum_offload(self.plan, pids)
+            openvswitch.start(self.plan, self.datapath, tso=self.tso)
 
     def _inventory(self, facts: Mapping[str, NodeFacts], *, up: bool) -> dict[str, Any]:
         core = CoreFacts(self.datapath, str(openvswitch.folder(self.plan)), self.unsupported, tuple(self.notes))
-        # As a reader of the file has it: lists, no tuples.
-        inventory: dict[str, Any] = json.loads(json.dumps(build_inventory(self.plan, core, facts, up=up)))
+        inventory = build_inventory(self.plan, core, facts, up=up)
         write_inventory(self.plan.inventory, inventory)
         return inventory
 

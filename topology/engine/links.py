@@ -13,12 +13,11 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from topology.engine import namespaces, netlink
+from topology.engine import disciplines, namespaces, netlink
 from topology.errors import TopologyError
 from topology.plan import Plan, PlannedNode
 
@@ -29,7 +28,14 @@ _SWITCH_BASE, _MANAGEMENT_BASE, _BRIDGE_INDEX, _UPLINK_INDEX = 100_000, 200_000,
 MANAGEMENT_BRIDGE, UPLINK = "mgmt.br", "mgmt.up"
 
 
-def core_batch(plan: Plan, pids: Mapping[str, int], host_namespace_fd: int, *, isolate: bool = True) -> netlink.Batch:
+Lines = Mapping[tuple[str | None, str], Sequence[Sequence[str]]]
+"""Lines of traffic control by place (a node, or None for the core) and interface."""
+NO_LINES: Lines = {}
+
+
+def core_batch(
+    plan: Plan, pids: Mapping[str, int], host_namespace_fd: int, *, isolate: bool = True, lines: Lines = NO_LINES
+) -> netlink.Batch:
     """Everything that is made from within the core, in one batch. Pure."""
     batch = netlink.Batch()
     batch.bridge(MANAGEMENT_BRIDGE, _BRIDGE_INDEX)
@@ -39,26 +45,28 @@ def core_batch(plan: Plan, pids: Mapping[str, int], host_namespace_fd: int, *, i
     real = {port.interface: port.name for switch in plan.switches for port in switch.ports}
     index = _SWITCH_BASE
     for link in plan.links:
+        subject = f"link {link.name}"
         if link.a in nodes or link.b in nodes:
             node, interface = (
                 (nodes[link.a], link.b_interface) if link.a in nodes else (nodes[link.b], link.a_interface)
             )
             peer = netlink.Peer(node.interface, node.mac, NODE_INDEX, pids[node.name])
-            batch.veth(interface, peer, index=index)
-            batch.change(f"link {link.name}", index=index, alias=real[interface])
-            index += 1
-            continue
-        batch.veth(link.a_interface, netlink.Peer(link.b_interface, index=index + 1), index=index)
-        for number, interface in ((index, link.a_interface), (index + 1, link.b_interface)):
-            batch.change(f"link {link.name}", index=number, alias=real[interface], up=True)
-        index += 2
+            ends = [interface]
+        else:
+            peer = netlink.Peer(link.b_interface, index=index + 1)
+            ends = [link.a_interface, link.b_interface]
+        batch.veth(ends[0], peer, index=index, up=False)
+        for number, interface in enumerate(ends, start=index):
+            # Shaped before it is up: a discipline put on a live interface waits until nobody uses the old one.
+            disciplines.add(batch, number, lines.get((None, interface), ()), subject)
+            batch.change(subject, index=number, alias=real[interface], up=True)
+        index += len(ends)
     for number, node in enumerate(plan.nodes):
         peer = netlink.Peer(node.management_interface, management_mac(node), NODE_MANAGEMENT_INDEX, pids[node.name])
         index = _MANAGEMENT_BASE + number
-        batch.veth(f"mgmt.{number}", peer, index=index, master=_BRIDGE_INDEX)
-        if isolate:
-            batch.isolate(index, f"management port of {node.name}")
-        batch.change(f"management port of {node.name}", index=index, alias=f"{node.name}-{node.management_interface}")
+        batch.veth(f"mgmt.{number}", peer, index=index, master=_BRIDGE_INDEX, up=False)
+        batch.change(f"management port of {node.name}", index=index, up=True, isolated=isolate,
+                     alias=f"{node.name}-{node.management_interface}")  # fmt: skip
     return batch
 
 
@@ -67,15 +75,20 @@ def management_mac(node: PlannedNode) -> str:
     return "02:01:" + ":".join(f"{int(octet):02x}" for octet in node.management_address.split("."))
 
 
-def node_batch(node: PlannedNode, management_prefix_length: int) -> netlink.Batch:
-    """What is done within a node: addresses, interfaces up. Pure."""
+def node_batch(node: PlannedNode, management_prefix_length: int, lines: Lines = NO_LINES) -> netlink.Batch:
+    """What is done within a node: addresses, traffic control, interfaces up. Pure."""
     batch = netlink.Batch()
-    if node.switch and node.address:
-        batch.address(NODE_INDEX, node.address, node.prefix_length, f"address of {node.name}")
+    subject = f"interface of {node.name}"
+    if node.switch:
+        if node.address:
+            batch.address(NODE_INDEX, node.address, node.prefix_length, f"address of {node.name}")
+        disciplines.add(batch, NODE_INDEX, lines.get((node.name, node.interface), ()), subject)
+        batch.change(subject, index=NODE_INDEX, up=True)
     batch.address(NODE_MANAGEMENT_INDEX, node.management_address, management_prefix_length,
                   f"management address of {node.name}")  # fmt: skip
-    for index in (NODE_INDEX, NODE_MANAGEMENT_INDEX) if node.switch else (NODE_MANAGEMENT_INDEX,):
-        batch.change(f"interface of {node.name}", index=index, up=True)
+    # It answers for its own address only: no address of the emulated network is heard there.
+    own = {netlink.IPV4_ARP_IGNORE: 1, netlink.IPV4_RP_FILTER: 1}
+    batch.change(subject, index=NODE_MANAGEMENT_INDEX, up=True, ipv4=own)
     return batch
 
 
@@ -100,21 +113,44 @@ def prepare_core(namespace: Path) -> None:
     namespaces.inside(namespace, lambda: write_sysctls(_QUIET))
 
 
-def make_all(plan: Plan, pids: Mapping[str, int], *, isolate: bool = True) -> None:
-    """Make and configure all interfaces of the nodes and switches. Raises TopologyError naming the link or node."""
+def make_all(
+    plan: Plan, pids: Mapping[str, int], *, isolate: bool = True, lines: Lines = NO_LINES,
+    core_made: Callable[[], None] = lambda: None,
+) -> None:  # fmt: skip
+    """Make and configure all interfaces of the nodes and switches; `core_made` is called when those of the switches
+    are there.
+
+    Raises TopologyError naming the link or node.
+    """
+    _in_each(plan, pids, lambda node: write_sysctls(_QUIET))  # before any interface: each takes it over at its birth
     host = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         with netlink.socket_in(namespaces.named(plan.core_namespace)) as core:
-            netlink.send(core, core_batch(plan, pids, host, isolate=isolate))
+            netlink.send(core, core_batch(plan, pids, host, isolate=isolate, lines=lines))
     finally:
         os.close(host)
+    core_made()
     prefix_length = int(plan.management.partition("/")[2])
-    for node in plan.nodes:
-        try:
-            configure = partial(_configure, node, prefix_length, node_settings(node))
-            namespaces.inside(namespaces.of_process(pids[node.name]), configure)
-        except OSError as error:
-            raise TopologyError(f"node {node.name!r} ended while it was being wired: {error}") from error
+
+    def configure(node: PlannedNode) -> None:
+        with netlink.socket_here() as link:
+            netlink.send(link, node_batch(node, prefix_length, lines))
+
+    _in_each(plan, pids, configure)
+
+
+def _in_each(plan: Plan, pids: Mapping[str, int], work: Callable[[PlannedNode], None]) -> None:
+    """Call `work` in the network namespace of every node, in one thread that goes from one to the next."""
+
+    def body() -> None:
+        for node in plan.nodes:
+            try:
+                namespaces.enter(namespaces.of_process(pids[node.name]))
+            except OSError as error:
+                raise TopologyError(f"node {node.name!r} ended while it was being wired: {error}") from error
+            work(node)
+
+    namespaces.in_thread(body)
 
 
 def node_settings(node: PlannedNode) -> dict[str, str]:
@@ -219,9 +255,7 @@ def disable_checksum_offload(plan: Plan, pids: Mapping[str, int]) -> None:
     """Make nodes compute checksums themselves: for an Open vSwitch that would hand on packets whose checksum was left
     to hardware.
     """
-    for node in plan.nodes:
-        if node.switch:
-            namespaces.inside(namespaces.of_process(pids[node.name]), partial(checksum_off, node.interface))
+    _in_each(plan, pids, lambda node: checksum_off(node.interface) if node.switch else None)
 
 
 def checksum_off(interface: str) -> None:

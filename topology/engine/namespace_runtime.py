@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from topology.engine import cgroups, launch
@@ -54,15 +55,16 @@ class NamespaceRuntime:
         Raises:
             TopologyError: naming the node that failed.
         """
-        groups = {
-            node.name: cgroups.make_node(
-                plan.testbed, node.name, cpu=node.cpu, memory_bytes=node.memory_bytes, cpuset=node.cpuset
-            )
-            for node in nodes
-        }
-        progress("node groups", len(nodes), len(nodes))
         shares = [nodes[start::_HELPERS] for start in range(_HELPERS)]
-        helpers = [self._start(plan, share, groups) for share in shares if share]
+        helpers = [(self._start(plan), share) for share in shares if share]
+        try:
+            groups = self._hand_out(plan, nodes, [helper for helper, _ in helpers])
+        except BaseException:
+            for helper, _ in helpers:
+                helper.kill()
+                helper.communicate(timeout=10)
+            raise
+        progress("node groups", len(nodes), len(nodes))
         facts: dict[str, NodeFacts] = {}
         failures = []
         for helper, share in helpers:
@@ -87,25 +89,42 @@ class NamespaceRuntime:
         return facts
 
     @staticmethod
-    def _start(
-        plan: Plan, share: Sequence[PlannedNode], groups: dict[str, tuple[str, ...]]
-    ) -> tuple[subprocess.Popen[str], Sequence[PlannedNode]]:
-        hosts, keep = str(plan.shared / "hosts"), _needed_below_tmp()
-        request = {"nodes": [
-            {"name": node.name, "hostname": node.name, "groups": groups[node.name], "hosts": hosts,
-             "keep": ["/tmp"] if node.options.get("share_tmp") else keep}
-            for node in share
-        ]}  # fmt: skip
-        command = [sys.executable, "-I", "-S", str(_INIT)]
+    def _start(plan: Plan) -> subprocess.Popen[str]:
         helper = subprocess.Popen(
-            launch.in_core(plan.testbed, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True, start_new_session=True, env={"PATH": os.environ.get("PATH", "/bin")},
+            launch.in_core(plan.testbed, [sys.executable, "-I", "-S", str(_INIT)]), stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            env={"PATH": os.environ.get("PATH", "/bin")},
         )  # fmt: skip
-        assert helper.stdin is not None
-        helper.stdin.write(json.dumps(request))
-        helper.stdin.close()
-        helper.stdin = None  # `communicate` shall not touch it again
-        return helper, share
+        return helper
+
+    @staticmethod
+    def _hand_out(
+        plan: Plan, nodes: Sequence[PlannedNode], helpers: Sequence[subprocess.Popen[str]]
+    ) -> dict[str, tuple[str, ...]]:
+        """Make the nodes' groups, and give each node to a helper as soon as it has its own."""
+        groups: dict[str, tuple[str, ...]] = {}
+        keep = _needed_below_tmp()
+        with suppress(BrokenPipeError):  # a helper that has ended tells why, later
+            for helper in helpers:
+                assert helper.stdin is not None
+                helper.stdin.write(json.dumps({"hosts": str(plan.shared / "hosts")}) + "\n")
+                helper.stdin.flush()
+            for number, node in enumerate(nodes):
+                groups[node.name] = cgroups.make_node(
+                    plan.testbed, node.name, cpu=node.cpu, memory_bytes=node.memory_bytes, cpuset=node.cpuset
+                )
+                request = {"name": node.name, "hostname": node.name, "groups": groups[node.name],
+                           "keep": ["/tmp"] if node.options.get("share_tmp") else keep}  # fmt: skip
+                stdin = helpers[number % _HELPERS].stdin
+                assert stdin is not None
+                stdin.write(json.dumps(request) + "\n")
+                stdin.flush()
+        for helper in helpers:
+            assert helper.stdin is not None
+            with suppress(BrokenPipeError):
+                helper.stdin.close()
+            helper.stdin = None  # `communicate` shall not touch it again
+        return groups
 
     def starts_programs(self) -> bool:
         """The command line starts them, through the spawner."""

@@ -87,14 +87,19 @@ def inside(namespace: Path, function: Callable[[], _T]) -> _T:
     """
 
     def body() -> _T:
-        fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            setns(fd, CLONE_NEWNET)
-        finally:
-            os.close(fd)
+        enter(namespace)
         return function()
 
     return in_thread(body)
+
+
+def enter(namespace: Path) -> None:
+    """Move the calling thread, which has to be one that was made for this, into a network namespace. Raises OSError."""
+    fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        setns(fd, CLONE_NEWNET)
+    finally:
+        os.close(fd)
 
 
 def of_process(pid: int) -> Path:

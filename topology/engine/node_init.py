@@ -1,16 +1,18 @@
 """The first process of each node of the namespace runtime, and the small program that forks all of them.
 
 Executed as a script (`python -I -S node_init.py`), with the standard library only, so that a node costs about a
-megabyte. Reads one JSON object from stdin: `{"nodes": [{"name", "hostname", "groups": [cgroup folders], "hosts": path,
-"keep": [folders below /tmp]}]}`; writes one JSON line a node, `{"name", "pid"}` or `{"name", "error"}`, once that node
-is ready, and ends. The nodes stay: each is PID 1 of its own PID namespace, adopts and reaps orphans, and takes the
-whole node with it when it ends. It never touches interfaces other than `lo`.
+megabyte. Reads JSON lines from stdin: `{"hosts": path}`, then one a node, `{"name", "hostname", "groups": [cgroup
+folders], "keep": [folders below /tmp]}`, each of which it forks at once; at the end writes one JSON line a node,
+`{"name", "pid"}` or `{"name", "error"}`, once that node is ready, and ends. The nodes stay: each is PID 1 of its own
+PID namespace, adopts and reaps orphans, and takes the whole node with it when it ends. It never touches interfaces
+other than `lo`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -43,6 +45,20 @@ def _loopback_up() -> None:
         fcntl.ioctl(probe, 0x8914, struct.pack("16sH14s", b"lo", flags | 1, b""))  # SIOCSIFFLAGS, IFF_UP
 
 
+def _prepare_all(hosts: str) -> None:
+    """What all nodes have alike, once: each node's mounts begin as a copy of this program's own."""
+    _call("unshare", _NEWNS)
+    _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
+    # Named network namespaces are mounts: a copy held in a node would keep another testbed's network alive after its
+    # removal.
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        points = [line.split()[4] for line in file]
+    for point in points:
+        if point.startswith(("/run/netns/", "/run/docker/netns/")):
+            _libc.umount2(point.encode(), _MNT_DETACH)
+    _mount(hosts, "/etc/hosts", None, _MS_BIND)
+
+
 def _prepare(node: dict[str, object]) -> None:
     # The cgroups first: all that the node ever has is then counted to it, and `down` finds it from here on.
     for folder in node["groups"]:  # type: ignore[attr-defined]
@@ -51,14 +67,6 @@ def _prepare(node: dict[str, object]) -> None:
         os.close(fd)
     os.setsid()
     _call("unshare", _NEWNET | _NEWNS | _NEWUTS | _NEWIPC)
-    _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
-    # Named network namespaces are mounts: a copy held in here would keep another testbed's network alive after its
-    # removal.
-    with open("/proc/self/mountinfo", encoding="utf-8") as file:
-        points = [line.split()[4] for line in file]
-    for point in points:
-        if point.startswith(("/run/netns/", "/run/docker/netns/")):
-            _libc.umount2(point.encode(), _MNT_DETACH)
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     _mount("sysfs", "/sys", "sysfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     # Each node has a /tmp of its own, but where all of the host's is kept; what programs need of the host's (a
@@ -71,7 +79,6 @@ def _prepare(node: dict[str, object]) -> None:
         os.makedirs(path, exist_ok=True)
         _mount(f"/proc/self/fd/{fd}", path, None, _MS_BIND | _MS_REC)
         os.close(fd)
-    _mount(str(node["hosts"]), "/etc/hosts", None, _MS_BIND)
     socket.sethostname(str(node["hostname"]))
     _loopback_up()
 
@@ -107,10 +114,13 @@ def _node(node: dict[str, object], ready: int) -> None:
 
 def main() -> None:
     """Fork all nodes, then wait for each one's word."""
-    nodes = json.load(sys.stdin)["nodes"]
     own = os.open("/proc/self/ns/pid", os.O_RDONLY)
+    _prepare_all(json.loads(sys.stdin.readline())["hosts"])
+    gc.disable()  # a node lives on pages that it shares with all others as long as nobody writes into them
+    gc.freeze()
     waiting = []
-    for node in nodes:
+    for line in sys.stdin:
+        node = json.loads(line)
         read, write = os.pipe()
         _call("unshare", _NEWPID)  # the next child is PID 1 of a new namespace
         pid = os.fork()

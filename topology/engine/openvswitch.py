@@ -1,5 +1,5 @@
-"""The testbed's own Open vSwitch: its database, its two daemons in the core namespace, and all bridges and ports in one
-transaction.
+"""The testbed's own Open vSwitch: its database, its two daemons in the core namespace, all bridges in one transaction
+and all ports in another.
 
 Owns the folder `<state>/ovs`. Speaks OVSDB (RFC 7047) on the database's socket: the operations are built by pure
 functions, so no list of arguments is ever too long. Meets no other Open vSwitch of the machine: neither its database
@@ -57,8 +57,11 @@ def _run(command: list[str], subject: str, timeout_s: float = 20.0, env: dict[st
     return done.stdout
 
 
-def start(plan: Plan, *, tso: bool) -> None:
-    """Make the database, start both daemons in the core namespace, return when they answer. Raises TopologyError."""
+def start(plan: Plan, datapath: str, *, tso: bool) -> None:
+    """Make the database with all bridges, start both daemons in the core namespace, return when they answer.
+
+    The bridges come before any interface does: for each, vswitchd looks at all there are. Raises TopologyError.
+    """
     place = folder(plan)
     place.mkdir(parents=True, exist_ok=True)
     database, unix = place / "conf.db", place / "db.sock"
@@ -68,7 +71,7 @@ def start(plan: Plan, *, tso: bool) -> None:
               f"--log-file={plan.logs}/ovsdb-server.log"]  # fmt: skip
     _daemon(plan, server)
     with Database(unix) as connection:  # before vswitchd starts: it reads these once
-        connection.transact([first_row(tso)])
+        connection.transact([first_row(tso), *bridge_operations(plan, datapath)])
     start_switch(plan)
 
 
@@ -93,58 +96,67 @@ def first_row(tso: bool) -> dict[str, Any]:
 
 
 def bridge_operations(plan: Plan, datapath: str) -> list[dict[str, Any]]:
-    """One transaction for all bridges, ports and controllers; `datapath` is `netdev` or `system`. Pure."""
-    # Without it vswitchd deletes, at each of its starts, whatever queueing discipline it finds on a port.
-    noop = {"op": "insert", "table": "QoS", "uuid-name": "noop", "row": {"type": "linux-noop"}}
-    operations: list[dict[str, Any]] = [noop]
-    bridges: list[list[str]] = []
+    """All bridges, each with its internal port only; `datapath` is `netdev` or `system`. Pure."""
+    operations: list[dict[str, Any]] = []
     for number, switch in enumerate(plan.switches):
-        ports: list[list[str]] = []
-        wanted: list[tuple[str, int | None, str]] = [(switch.bridge, None, switch.name)]
-        wanted += [(port.interface, port.number, port.name) for port in switch.ports]
-        for position, (interface, port_number, real) in enumerate(wanted):
-            row: dict[str, Any] = {"name": interface, "external_ids": ["map", [["name", real]]]}
-            if port_number is None:
-                row["type"] = "internal"
-            else:
-                row["ofport_request"] = port_number
-            operations.append({"op": "insert", "table": "Interface", "uuid-name": f"i{number}_{position}", "row": row})
-            port_row: dict[str, Any] = {"name": interface, "interfaces": ["named-uuid", f"i{number}_{position}"]}
-            if port_number is not None:
-                port_row["qos"] = ["named-uuid", "noop"]
-            operations.append({"op": "insert", "table": "Port", "uuid-name": f"p{number}_{position}", "row": port_row})
-            ports.append(["named-uuid", f"p{number}_{position}"])
+        real = ["map", [["name", switch.name]]]
+        interface = {"name": switch.bridge, "type": "internal", "external_ids": real}
+        operations.append({"op": "insert", "table": "Interface", "uuid-name": f"i{number}", "row": interface})
+        port = {"name": switch.bridge, "interfaces": ["named-uuid", f"i{number}"]}
+        operations.append({"op": "insert", "table": "Port", "uuid-name": f"p{number}", "row": port})
         row = {
-            "name": switch.bridge, "datapath_type": datapath, "ports": ["set", ports],
+            "name": switch.bridge, "datapath_type": datapath, "ports": ["named-uuid", f"p{number}"],
             "protocols": ["set", ["OpenFlow13"]], "fail_mode": plan.fail_mode,
             "other_config": ["map", [["datapath-id", f"{switch.datapath_id:016x}"], ["disable-in-band", "true"]]],
             "external_ids": ["map", [["cohortnet.testbed", plan.testbed]]],
         }  # fmt: skip
-        if plan.controller != "none":
-            operations.append({
-                "op": "insert", "table": "Controller", "uuid-name": f"c{number}",
-                "row": {"target": CONTROLLER, "connection_mode": "out-of-band", "max_backoff": 1000,
-                        "inactivity_probe": 10_000},
-            })  # fmt: skip
-            row["controller"] = ["named-uuid", f"c{number}"]
         operations.append({"op": "insert", "table": "Bridge", "uuid-name": f"b{number}", "row": row})
-        bridges.append(["named-uuid", f"b{number}"])
-    operations.append({
-        "op": "mutate", "table": "Open_vSwitch", "where": [],
-        "mutations": [["bridges", "insert", ["set", bridges]], ["next_cfg", "+=", 1]],
-    })  # fmt: skip
+    bridges = [["named-uuid", f"b{number}"] for number in range(len(plan.switches))]
+    operations.append(_change("Open_vSwitch", [], [["bridges", "insert", ["set", bridges]], ["next_cfg", "+=", 1]]))
+    return operations
+
+
+def port_operations(plan: Plan) -> list[dict[str, Any]]:
+    """One transaction for all ports of all bridges, and for their controllers: a switch speaks to its controller when
+    it has its ports. Its last result is the number of the configuration. Pure.
+    """
+    # Without it vswitchd deletes, at each of its starts, whatever queueing discipline it finds on a port.
+    noop = {"op": "insert", "table": "QoS", "uuid-name": "noop", "row": {"type": "linux-noop"}}
+    operations: list[dict[str, Any]] = [noop]
+    for number, switch in enumerate(plan.switches):
+        ports: list[list[str]] = []
+        for position, port in enumerate(switch.ports):
+            row: dict[str, Any] = {"name": port.interface, "external_ids": ["map", [["name", port.name]]],
+                                   "ofport_request": port.number}  # fmt: skip
+            operations.append({"op": "insert", "table": "Interface", "uuid-name": f"i{number}_{position}", "row": row})
+            row = {"name": port.interface, "interfaces": ["named-uuid", f"i{number}_{position}"],
+                   "qos": ["named-uuid", "noop"]}  # fmt: skip
+            operations.append({"op": "insert", "table": "Port", "uuid-name": f"p{number}_{position}", "row": row})
+            ports.append(["named-uuid", f"p{number}_{position}"])
+        changes: list[list[Any]] = [["ports", "insert", ["set", ports]]]
+        if plan.controller != "none":
+            row = {"target": CONTROLLER, "connection_mode": "out-of-band", "max_backoff": 1000,
+                   "inactivity_probe": 10_000}  # fmt: skip
+            operations.append({"op": "insert", "table": "Controller", "uuid-name": f"c{number}", "row": row})
+            changes.append(["controller", "insert", ["named-uuid", f"c{number}"]])
+        operations.append(_change("Bridge", [["name", "==", switch.bridge]], changes))
+    operations.append(_change("Open_vSwitch", [], [["next_cfg", "+=", 1]]))
     operations.append({"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["next_cfg"]})
     return operations
 
 
-def add_bridges(plan: Plan, datapath: str, *, timeout_s: float = 60.0) -> None:
-    """Make all bridges and ports, wait until vswitchd has done so, and check each port. Raises TopologyError naming the
+def _change(table: str, where: list[list[str]], mutations: list[list[Any]]) -> dict[str, Any]:
+    return {"op": "mutate", "table": table, "where": where, "mutations": mutations}
+
+
+def add_ports(plan: Plan, *, timeout_s: float = 60.0) -> None:
+    """Give all bridges their ports, wait until vswitchd has taken them, and check each. Raises TopologyError naming the
     port.
     """
     expected = {port.interface: port.number for switch in plan.switches for port in switch.ports}
     deadline = time.monotonic() + timeout_s
     with Database(folder(plan) / "db.sock") as connection:
-        wanted = connection.transact(bridge_operations(plan, datapath))[-1]["rows"][0]["next_cfg"]
+        wanted = connection.transact(port_operations(plan))[-1]["rows"][0]["next_cfg"]
         columns = {"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["cur_cfg"]}
         while connection.transact([columns])[0]["rows"][0]["cur_cfg"] < wanted:
             if time.monotonic() > deadline:

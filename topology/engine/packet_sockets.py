@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,18 +27,16 @@ def vswitchd_pid(rundir: Path) -> int | None:
         return None
 
 
-def borrowed(pid: int) -> Iterator[socket.socket]:
-    """The process's packet sockets, borrowed one after the other.
-
-    Raises:
-        OSError: where the process is gone, or the kernel (before 5.6) or its policy does not allow it.
+def opened(pid: int, wanted: Callable[[str], bool]) -> Iterator[int]:
+    """Copies of the process's open files whose names in `/proc` are `wanted`; whoever takes one closes it. Raises
+    OSError as `borrowed` does.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     process = os.pidfd_open(pid)
     try:
         for entry in os.listdir(f"/proc/{pid}/fd"):
             with suppress(FileNotFoundError):
-                if not os.readlink(f"/proc/{pid}/fd/{entry}").startswith("socket:"):
+                if not wanted(os.readlink(f"/proc/{pid}/fd/{entry}")):
                     continue
                 fd = libc.syscall(_SYS_PIDFD_GETFD, process, int(entry), 0)
                 if fd < 0:
@@ -46,11 +44,21 @@ def borrowed(pid: int) -> Iterator[socket.socket]:
                     if number == errno.EBADF:  # closed meanwhile
                         continue
                     raise OSError(number, f"pidfd_getfd: {os.strerror(number)}")
-                with socket.socket(fileno=fd) as found:
-                    if found.family == socket.AF_PACKET:
-                        yield found
+                yield fd
     finally:
         os.close(process)
+
+
+def borrowed(pid: int) -> Iterator[socket.socket]:
+    """The process's packet sockets, borrowed one after the other.
+
+    Raises:
+        OSError: where the process is gone, or the kernel (before 5.6) or its policy does not allow it.
+    """
+    for fd in opened(pid, lambda name: name.startswith("socket:")):
+        with socket.socket(fileno=fd) as found:
+            if found.family == socket.AF_PACKET:
+                yield found
 
 
 def enlarge_receive(pid: int) -> int:

@@ -7,9 +7,7 @@ stand in the testbed's own groups or names.
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from topology.engine import cgroups, management, namespaces, openvswitch, state
+from topology.engine import cgroups, management, namespaces, openvswitch, state, switch_end
 from topology.engine.namespace_runtime import NamespaceRuntime
 from topology.engine.runtime import Progress, Runtime
 from topology.errors import TopologyError
@@ -29,7 +27,9 @@ _GRACE_S = 1.0
 """For daemons to end by themselves: a recorder writes its last lines."""
 
 _END_S, _END_A_PORT_S = 15.0, 0.1
-"""For killed daemons to be gone: the kernel closes a switch's packet sockets one by one, each after a grace period."""
+"""For killed daemons to be gone: where the kernel does not lend a switch's files, it closes its packet sockets one by
+one.
+"""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,9 @@ def remove(testbed: str, progress: Progress) -> Removal:
     # The switches first: Open vSwitch would otherwise look at each of its ports vanishing.
     steps.run(lambda: _end_switches(known.plan if known else None))
     end_s = _END_S + _END_A_PORT_S * (2 * len(known.plan.links) if known else 0)
-    # vswitchd's end takes a while (the kernel closes its packet sockets one by one): the nodes go meanwhile.
+    # While the kernel takes the nodes' namespaces apart, whoever deletes an interface waits for it.
+    steps.run(lambda: _named("interface", management.remove_interface(testbed, host_interface(testbed))))
+    # Daemons may take a while (a recorder writes its last lines): the nodes go meanwhile.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="daemons") as pool:
         daemons = pool.submit(cgroups.end_all, testbed, grace_s=_GRACE_S, deadline_s=end_s, below="core")
         steps.run(lambda: [f"node {name}" for name in NamespaceRuntime().remove(testbed, folder, progress)])
@@ -113,7 +115,6 @@ def remove(testbed: str, progress: Progress) -> Removal:
     steps.run(lambda: _ended("processes", cgroups.end_all(testbed, grace_s=0.0)))
     core = _core_namespace(testbed)
     steps.run(lambda: [f"network namespace {core}"] if namespaces.delete(core) else [])
-    steps.run(lambda: _named("interface", management.remove_interface(testbed, host_interface(testbed))))
     had_groups = cgroups.exists(testbed)
     stuck = cgroups.remove(testbed)
     steps.left += [f"cgroup {path}" for path in stuck]
@@ -142,9 +143,9 @@ def _end_switches(plan: Plan | None) -> list[str]:
     if plan is None:
         return []
     pid = openvswitch.vswitchd_pid(plan)
-    if pid is not None and pid in cgroups.members(plan.testbed):
+    if pid is not None and pid in cgroups.members(plan.testbed, "core"):
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            switch_end.end(pid)
         return [f"Open vSwitch with {len(plan.switches)} switches"]
     return []
 

@@ -199,15 +199,29 @@ def without(shape: Shape, unsupported: Sequence[str]) -> Shape:
     return replace(shape, **nothing)
 
 
-def lines_by_place(plan: Plan, unsupported: Sequence[str]) -> dict[str | None, list[list[str]]]:
-    """All lines of a plan by the place where they are applied: a node's name, or None for the core. Pure."""
+Place = tuple[str | None, str]
+"""Where lines are applied: a node's name (None: the core), and the interface there."""
+
+
+def lines_by_interface(plan: Plan, unsupported: Sequence[str]) -> dict[Place, list[list[str]]]:
+    """The lines of each interface that a plan shapes. Pure."""
     nodes = {node.name for node in plan.nodes}
-    places: dict[str | None, list[list[str]]] = {}
+    known: dict[Shape, Shape] = {}
+    found: dict[Place, list[list[str]]] = {}
     for link in plan.links:
         for end, interface, shape in ((link.a, link.a_interface, link.a_to_b), (link.b, link.b_interface, link.b_to_a)):
-            lines = commands(interface, without(shape, unsupported))
-            if lines:
-                places.setdefault(end if end in nodes else None, []).extend(lines)
+            if shape not in known:
+                known[shape] = without(shape, unsupported)
+            if lines := commands(interface, known[shape]):
+                found[end if end in nodes else None, interface] = lines
+    return found
+
+
+def lines_by_place(shaped: Mapping[Place, Sequence[list[str]]]) -> dict[str | None, list[list[str]]]:
+    """The same lines by the network namespace where they are applied: a node's, or None for the core. Pure."""
+    places: dict[str | None, list[list[str]]] = {}
+    for (place, _), lines in shaped.items():
+        places.setdefault(place, []).extend(lines)
     return places
 
 
@@ -229,9 +243,9 @@ def apply(namespace: Path, lines: Sequence[Sequence[str]], subject: str) -> None
         raise CommandError(command, done.returncode, done.stderr, subject)
 
 
-def apply_all(plan: Plan, core: Path, pids: Mapping[str, int], unsupported: Sequence[str]) -> int:
-    """Shape every direction of every link; gives back the number of interfaces. Raises CommandError."""
-    places = lines_by_place(plan, unsupported)
+def apply_all(shaped: Mapping[Place, Sequence[list[str]]], core: Path, pids: Mapping[str, int]) -> None:
+    """Put lines through one `tc` for each network namespace. Raises CommandError."""
+    places = lines_by_place(shaped)
 
     def one(place: str | None) -> None:
         namespace = core if place is None else namespaces.of_process(pids[place])
@@ -239,4 +253,3 @@ def apply_all(plan: Plan, core: Path, pids: Mapping[str, int], unsupported: Sequ
 
     with ThreadPoolExecutor(max_workers=4, thread_name_prefix="shaping") as pool:
         list(pool.map(one, places))
-    return len({line[3] + str(place) for place, lines in places.items() for line in lines})

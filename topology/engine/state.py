@@ -84,8 +84,12 @@ def _write(state: State) -> None:
 
 def mark_up(plan: Plan) -> None:
     """Note that the testbed is up."""
-    old = load(plan.testbed)
-    _write(State(plan, "up", old.started if old else time.time(), os.getpid()))
+    path = plan.state / "state.json"
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TopologyError(f"{path}: {error}; was the testbed removed while it was raised?") from None
+    write_atomically(path, json.dumps({**data, "phase": "up", "pid": os.getpid()}) + "\n")
 
 
 def keep_plan(plan: Plan) -> None:

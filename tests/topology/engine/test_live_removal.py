@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.topology.engine import lab
-from topology.engine import engine, launch, links, removal, state
+from topology.engine import engine, launch, links, removal, state, switch_end
 from topology.engine.namespace_runtime import NamespaceRuntime
 from topology.errors import TestbedProblems, TopologyError
 from topology.plan import Plan
@@ -90,7 +91,7 @@ def test_killed_at_any_moment_of_its_making_it_leaves_nothing(foreign: None) -> 
     whole = time.monotonic() - start
     random_moments = random.Random(2)
     try:
-        for turn in range(7):
+        for turn in range(3):  # benchmarks/soak.py has the many
             if turn:
                 process = raise_elsewhere(plan)
                 # The first part is Python's own start: nothing is made then.
@@ -245,6 +246,46 @@ def test_a_held_lock_names_its_holder() -> None:
     with state.lock("t-engine-lock"), pytest.raises(TopologyError, match=f"by process {os.getpid()}"):
         engine.raise_testbed(lab.star("t-engine-lock", {"a": None, "b": None}))
     assert removal.remains("t-engine-lock") == []
+
+
+HOLDER = """
+import fcntl, os, socket, struct, sys, time
+sockets = [socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) for _ in range(150)]
+tap = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(tap, 0x400454CA, struct.pack("16sH22x", b"t0", 0x1002))  # TUNSETIFF: a tap without packet information
+print("open", flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_end_of_a_switch_takes_its_sockets_with_it_and_leaves_taps_to_their_namespace() -> None:
+    open_files, limit = len(os.listdir("/proc/self/fd")), resource.getrlimit(resource.RLIMIT_NOFILE)
+    command = ["unshare", "--net", sys.executable, "-c", HOLDER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None and holder.stdout.readline() == "open\n"
+            switch_end.end(holder.pid)
+            assert holder.wait(timeout=20) == -signal.SIGKILL
+        finally:
+            holder.kill()
+    # Nothing of it is held on to: a copy that stayed open would keep its network namespace.
+    assert len(os.listdir("/proc/self/fd")) == open_files
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == limit
+    with pytest.raises(ProcessLookupError):
+        switch_end.end(holder.pid)
+
+
+def test_twenty_rounds_of_the_soak_leave_nothing() -> None:
+    """Killed while it is raised, when it is up and while it is taken down, at moments drawn from a fixed seed."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "soak.py"), "--rounds", "20", "--clients", "2", "--network",
+               "--seed", "5", "--name", "t-eng-up-soak"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    print(done.stdout + done.stderr)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "something left in 0 of them" in done.stdout
+    assert {phase for phase in ("raised", "up", "taken down") if f"being {phase}" in done.stdout} == {
+        "raised", "up", "taken down",
+    }  # fmt: skip
 
 
 def test_docker_testbed_killed_while_containers_are_made() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 
@@ -11,6 +12,9 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from tests.topology.engine import lab
 from topology.engine import cgroups, daemons, engine, links, management, openvswitch
 from topology.errors import TopologyError
+from topology.inventory import CoreFacts, as_text, build_inventory
+from topology.plain import plain
+from topology.plan import plan_from_dict
 
 V1 = """24 1 0:21 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
 25 1 0:22 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
@@ -67,11 +71,12 @@ def test_links_are_born_in_place_with_planned_names_and_addresses() -> None:
     assert numbers == list(range(len(numbers)))
 
 
-def test_one_transaction_for_all_bridges() -> None:
+def test_two_transactions_for_all_bridges_and_ports() -> None:
     plan = lab.preset("t-engine-pure", clients=3)
-    operations = openvswitch.bridge_operations(plan, "netdev")
+    operations = [*openvswitch.bridge_operations(plan, "netdev"), *openvswitch.port_operations(plan)]
     json.dumps(operations)
-    bridges = {op["row"]["name"]: op["row"] for op in operations if op.get("table") == "Bridge"}
+    made = [op for op in operations if op["op"] == "insert" and op["table"] == "Bridge"]
+    bridges = {op["row"]["name"]: op["row"] for op in made}
     assert set(bridges) == {switch.bridge for switch in plan.switches}
     assert bridges["aggsw10"]["fail_mode"] == "secure"
     assert ["datapath-id", "000000000000000a"] in bridges["aggsw10"]["other_config"][1]
@@ -85,8 +90,10 @@ def test_one_transaction_for_all_bridges() -> None:
 
 
 def test_without_controller_switches_learn() -> None:
-    operations = openvswitch.bridge_operations(lab.star("t-engine-pure", {"a": None, "b": None}), "netdev")
-    assert [op["row"]["fail_mode"] for op in operations if op.get("table") == "Bridge"] == ["standalone"]
+    plan = lab.star("t-engine-pure", {"a": None, "b": None})
+    operations = [*openvswitch.bridge_operations(plan, "netdev"), *openvswitch.port_operations(plan)]
+    bridges = [op for op in operations if op["op"] == "insert" and op["table"] == "Bridge"]
+    assert [op["row"]["fail_mode"] for op in bridges] == ["standalone"]
     assert not [op for op in operations if op.get("table") == "Controller"]
 
 
@@ -136,3 +143,20 @@ def test_switches_that_the_controller_has_not_finished() -> None:
 def test_hosts_file_names_all_nodes() -> None:
     plan = lab.star("t-engine-pure", {"a": None, "b": None})
     assert f"{plan.node('b').address} b\n" in engine.hosts_file(plan)
+
+
+def test_plain_data_is_what_json_makes_of_the_dataclass() -> None:
+    plan = lab.preset("t-engine-pure", clients=3)
+    assert plan.as_dict() == json.loads(json.dumps(dataclasses.asdict(plan)))
+    assert plan_from_dict(plan.as_dict()) == plan
+    with pytest.raises(TypeError):
+        plain(object())
+
+
+def test_inventory_has_a_line_for_each_thing() -> None:
+    plan = lab.preset("t-engine-pure", clients=3)
+    found = build_inventory(plan, CoreFacts("netdev", "/x"), {}, up=False)
+    text = as_text(found)
+    assert json.loads(text) == found
+    assert sum(line.startswith('  {"name": ') for line in text.splitlines()) >= len(plan.nodes) + len(plan.links)
+    assert as_text({}) == "{\n\n}\n" and json.loads(as_text({"a": [], "b": {}})) == {"a": [], "b": {}}

@@ -104,7 +104,7 @@ def test_a_queue_holds_at_least_the_largest_packet_and_what_the_delay_holds(shap
 
 def test_each_direction_is_applied_where_it_is_sent() -> None:
     plan = lab.star("t-engine-pure", {"a": "1 Mbit/s", "b": None})
-    places = shaping.lines_by_place(plan, ())
+    places = shaping.lines_by_place(shaping.lines_by_interface(plan, ()))
     assert sorted(str(place) for place in places) == ["None", "a"]
     assert {line[3] for line in places["a"]} == {"eth0"}
     assert {line[3] for line in places[None]} == {"s1-eth1"}
@@ -112,5 +112,5 @@ def test_each_direction_is_applied_where_it_is_sent() -> None:
 
 def test_what_the_kernel_lacks_is_left_out() -> None:
     plan = lab.preset("t-engine-pure")
-    for lines in shaping.lines_by_place(plan, ("delay",)).values():
+    for lines in shaping.lines_by_interface(plan, ("delay",)).values():
         assert not any("netem" in line for line in lines)
