@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -125,6 +126,8 @@ def parse_limits(typed: Mapping[str, str | None]) -> Any:
     if not given:
         raise TestbedProblems([Problem("node limit", "nothing", "no limit to change",
                                        "give --cpus 0.5, --memory 512MiB, --cpuset 0")])  # fmt: skip
+    with contextlib.suppress(ValueError):  # a number in a file; what is none is told below, with all else
+        given["cpu"] = float(given["cpu"]) if "cpu" in given else None
     try:
         return Limits.model_validate(given)
     except ValidationError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from topology.engine import namespaces
 
-PORT = 7007
+PORT = 7013
 _SO_RCVBUFFORCE = 33
 
 
