@@ -1,15 +1,17 @@
-"""From what the user typed (a file, or a preset and its numbers) to a Testbed. Used by `cohortnet` and `topo.py`
-alike."""
+"""From what the user typed (a file, or a preset and its numbers) to a Testbed and its Plan. Used by `cohortnet` and
+`topo.py` alike."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from topology.errors import Problem, TestbedProblems
-from topology.model import Testbed, load_testbed, parse_testbed
+from topology.model import Testbed, parse_testbed
+from topology.plan import Plan
+from topology.validation import check_data, check_file
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,12 @@ class Choice:
     runtime: str | None = None
     seed: int | None = None
     allow_unsupported: Sequence[str] = field(default_factory=tuple)
+    monitoring: bool = False
+    """Switched on; what a file says of it stays."""
 
 
-def choose_testbed(choice: Choice) -> Testbed:
-    """The testbed that the choice names.
+def choose_testbed(choice: Choice) -> tuple[Testbed, Plan]:
+    """The testbed that the choice names, and its plan.
 
     Raises:
         TestbedProblems: with every problem found, among them options that contradict one another.
@@ -40,24 +44,20 @@ def choose_testbed(choice: Choice) -> Testbed:
         hint = "write `preset:` into the file, or leave the file out"
         raise TestbedProblems([Problem("", "contradiction", f"{names} cannot be combined with {choice.file}", hint)])
     if choice.file is not None:
-        testbed = load_testbed(choice.file)
-        return testbed.model_copy(update=_checked(_changes(choice, testbed.allow_unsupported)))
+        _options(choice, {})  # by themselves: what is wrong with them stands in no file
+        return check_file(choice.file, lambda data: _options(choice, data))
     kind = choice.preset or "factory-satellite"
     data: dict[str, Any] = {"name": choice.name or kind, "preset": {"kind": kind, **typed}}
-    return parse_testbed({**data, **_changes(choice, [])})
+    return check_data(_options(choice, data))
 
 
-def _changes(choice: Choice, allowed: Sequence[str]) -> dict[str, Any]:
-    changes: dict[str, Any] = {"allow_unsupported": [*allowed, *choice.allow_unsupported]}
-    for key in ("name", "runtime", "seed"):
-        value = getattr(choice, key)
-        if value is not None:
-            changes[key] = value
-    return changes
-
-
-def _checked(changes: dict[str, Any]) -> dict[str, Any]:
-    # Options go through the same strict types as the file; a name is needed there and taken away again where none was
-    # typed.
-    testbed = parse_testbed({"name": "unnamed", **changes})
-    return {key: getattr(testbed, key) for key in changes}
+def _options(choice: Choice, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of a file with what was typed: it goes through the same strict types as the file."""
+    typed = {key: getattr(choice, key) for key in ("name", "runtime", "seed") if getattr(choice, key) is not None}
+    if choice.allow_unsupported and isinstance(data.get("allow_unsupported", []), list):
+        typed["allow_unsupported"] = [*data.get("allow_unsupported", []), *choice.allow_unsupported]
+    if choice.monitoring and data.get("monitoring") in (None, False):
+        typed["monitoring"] = True
+    if not data:
+        parse_testbed({"name": "unnamed", **typed})
+    return {**data, **typed}

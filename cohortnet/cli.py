@@ -18,8 +18,12 @@ import typer
 from cohortnet.choose import Choice, choose_testbed
 from cohortnet.cli_grafana import grafana
 from cohortnet.cli_intents import intent_app
+from cohortnet.cli_links import link_app
 from cohortnet.cli_meters import meter_app, show_app
+from cohortnet.cli_nodes import node_app
+from cohortnet.cli_report import report
 from cohortnet.cli_runs import runs_app
+from cohortnet.cli_top import top
 from cohortnet.cli_traffic import traffic_app
 from cohortnet.cli_verify import verify
 from cohortnet.progress import Progress
@@ -42,8 +46,12 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(meter_app, name="meter")
 app.add_typer(show_app, name="show")
 app.add_typer(traffic_app, name="traffic")
+app.add_typer(link_app, name="link")
+app.add_typer(node_app, name="node")
 app.command(epilog="Example: sudo cohortnet verify --tolerance '3 %'")(verify)
 app.command(epilog="Example: sudo cohortnet grafana --port 3000")(grafana)
+app.command(epilog="Example: cohortnet report edgeintent02-299128f0 --out report.html")(report)
+app.command(epilog="Example: sudo cohortnet top --period 2")(top)
 
 FileArgument = Annotated[Path | None, typer.Argument(help="Testbed file (YAML); leave it out for the preset.")]
 PresetOption = Annotated[str | None, typer.Option("--preset",
@@ -56,6 +64,8 @@ RuntimeOption = Annotated[str | None, typer.Option("--runtime", help="docker (de
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of partitions, selection and training.")]
 AllowOption = Annotated[list[str] | None, typer.Option("--allow-unsupported", metavar="PROPERTY",
                         help="Go on without what this kernel cannot do, e.g. delay; can be repeated.")]  # fmt: skip
+MonitoringOption = Annotated[bool, typer.Option("--monitoring",
+                             help="Measure everything while it is up (as `monitoring: true` in a file).")]  # fmt: skip
 
 
 def build(choice: Choice, *, probe: bool = True, raising: bool = True) -> tuple[Any, Any]:
@@ -63,16 +73,18 @@ def build(choice: Choice, *, probe: bool = True, raising: bool = True) -> tuple[
 
     What will be tight here is said on stderr.
     """
-    from topology.planning import make_plan
-
-    testbed = choose_testbed(choice)
-    plan = make_plan(testbed)
+    testbed, plan = choose_testbed(choice)
     if probe:
-        from topology.doctor import capabilities, check_plan, port_problems, resource_warnings
+        from topology.doctor import capabilities, check_plan, kernel_limits, port_problems, resource_warnings
 
         found = capabilities()
-        problems = [*check_plan(plan, found, raising=raising), *(port_problems(plan) if raising else [])]
-        for warning in resource_warnings(plan, found):
+        problems = check_plan(plan, found, raising=raising)
+        if raising:
+            from topology.engine import neighbours
+
+            problems += neighbours.problems(plan, neighbours.others(plan.testbed))
+            problems += port_problems(plan, neighbours.known_ports(plan))
+        for warning in resource_warnings(plan, found, kernel_limits()):
             print(f"cohortnet: {warning.name}: {warning.detail}; {warning.cost}", file=sys.stderr)
         if problems:
             raise TestbedProblems(problems)
@@ -90,10 +102,11 @@ def validate(
     runtime: RuntimeOption = None,
     seed: SeedOption = None,
     allow_unsupported: AllowOption = None,
+    monitoring: MonitoringOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check a testbed completely (also against this machine) and show every problem; starts nothing, needs no root."""
-    choice = Choice(file, preset, cohorts, clients, campuses, name, runtime, seed, allow_unsupported or ())
+    choice = Choice(file, preset, cohorts, clients, campuses, name, runtime, seed, allow_unsupported or (), monitoring)
     with reported(as_json):
         _, plan = build(choice, raising=False)
         if as_json:
@@ -101,6 +114,14 @@ def validate(
         else:
             sizes = f"{len(plan.nodes)} nodes, {len(plan.switches)} switches, {len(plan.links)} links"
             print(f"{plan.testbed}: valid ({sizes})")
+
+
+@app.command("schema", epilog="Example: cohortnet schema > testbed.schema.json")
+def show_schema() -> None:
+    """Print the JSON Schema of a testbed file, for editors that complete and check as you type."""
+    from topology.schema import testbed_schema
+
+    print(json.dumps(testbed_schema(), indent=1, ensure_ascii=False))
 
 
 @app.command("plan", epilog="Example: cohortnet plan --cohorts 3 --clients 12 --json")
@@ -114,10 +135,11 @@ def show_plan(
     runtime: RuntimeOption = None,
     seed: SeedOption = None,
     allow_unsupported: AllowOption = None,
+    monitoring: MonitoringOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what would be built: every name, address, datapath id and port number; starts nothing, needs no root."""
-    choice = Choice(file, preset, cohorts, clients, campuses, name, runtime, seed, allow_unsupported or ())
+    choice = Choice(file, preset, cohorts, clients, campuses, name, runtime, seed, allow_unsupported or (), monitoring)
     with reported(as_json):
         _, plan = build(choice, probe=False)
         if as_json:
@@ -141,12 +163,13 @@ def up(
     runtime: RuntimeOption = None,
     seed: SeedOption = None,
     allow_unsupported: AllowOption = None,
+    monitoring: MonitoringOption = False,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Raise a testbed; it stays until `cohortnet down`."""
     need_root()
-    choice = Choice(file, preset, cohorts, clients, campuses, name, runtime, seed, allow_unsupported or ())
+    choice = Choice(file, preset, cohorts, clients, campuses, name, runtime, seed, allow_unsupported or (), monitoring)
     with reported(as_json):
         raised = raise_chosen(choice, runs or DEFAULT_RUNS)
         if as_json:
@@ -187,9 +210,16 @@ def print_raised(inventory: dict[str, Any]) -> None:
         print(f"Its switches are steered by the external controller {inventory['core']['controller']['address']}.")
     for meter in inventory["meters"]:
         print(f"  meter {meter['name']}: {meter['rate']} {meter['unit']} {meter['direction']}")
+    monitoring = inventory["monitoring"] or {}
     for port in inventory["published"]:
         what = f"{port['node']}:{port['port']}" if port["node"] else "controller REST"
-        print(f"  http://{port['host']}:{port['host_port']}  {what}")
+        if f"{port['host']}:{port['host_port']}" != monitoring.get("prometheus_address"):
+            print(f"  http://{port['host']}:{port['host_port']}  {what}")
+    if monitoring:
+        if monitoring["prometheus_address"]:
+            where = f", in {monitoring['node']}" if monitoring["node"] else ""
+            print(f"  http://{monitoring['prometheus_address']}  Prometheus{where}")
+        print(f"  http://{monitoring['exporter']}/metrics  exporter, a collection each {monitoring['period_s']:g} s")
     print("Next: cohortnet intent send intents/drilling.yaml --ipstart 10 --cohortsize 4 --wait")
     print(f"Then: cohortnet down {name}")
 
@@ -270,32 +300,43 @@ def execute(
 
 
 @app.command(epilog="Example: cohortnet doctor --json")
-def doctor(as_json: JsonOption = False) -> None:
-    """Say what this machine's kernel and daemons can do, what a lack costs, and how to mend it."""
+def doctor(
+    as_json: JsonOption = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Status 1 for every finding that is not ok.")] = False,
+) -> None:
+    """Say what this machine's kernel and daemons can do, what a lack costs, and how to mend it.
+
+    Ends with status 1 where no testbed can be raised on this machine.
+    """
     from dataclasses import asdict
 
-    from topology.doctor import capabilities, findings
+    from topology.doctor import can_raise, capabilities, findings, kernel_limits
 
     found = findings()
+    able = can_raise(found)
     if as_json:
         print(
             json.dumps(
-                {"capabilities": asdict(capabilities()), "findings": [asdict(item) for item in found]},
+                {"can_raise": able, "capabilities": asdict(capabilities()), "limits": asdict(kernel_limits()),
+                 "findings": [asdict(item) for item in found]},
                 indent=1,
             )
-        )
-        return
-    from cohortnet.follow import console_for
-    from cohortnet.show import finding_table
+        )  # fmt: skip
+    else:
+        from cohortnet.follow import console_for
+        from cohortnet.show import finding_table
 
-    console_for().print(finding_table([asdict(item) for item in found]))
+        console_for().print(finding_table([asdict(item) for item in found]))
+    if not able or (strict and any(item.status != "ok" for item in found)):
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: cohortnet logs fed.1 --run ID")
 def logs(
     node: Annotated[
         str,
-        typer.Argument(help="A node, or a daemon: controller, spawner, recorder, publisher, ovs-vswitchd."),
+        typer.Argument(help="A node, or a daemon: controller, spawner, recorder, monitoring, prometheus, proxy, "
+                       "ovs-vswitchd."),
     ],
     run: Annotated[str | None, typer.Option("--run", help="The log of that run's process in the node.")] = None,
     tail: Annotated[int, typer.Option("--tail", min=1, max=100000, help="Lines from the end.")] = 200,

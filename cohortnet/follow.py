@@ -68,7 +68,7 @@ def follow_intents(mlfo_url: str, identities: Sequence[str], console: Console) -
 
 
 def wait_recorded(runs: Path, identities: Sequence[str], timeout_s: float = 90.0) -> list[str]:
-    """Wait until the records of these runs are complete; gives the ids of those that are not in time."""
+    """Wait until the records of these runs are complete, time series included; gives the ids of those not in time."""
     deadline = time.monotonic() + timeout_s
     missing = list(identities)
     while missing and time.monotonic() < deadline:
@@ -80,7 +80,8 @@ def wait_recorded(runs: Path, identities: Sequence[str], timeout_s: float = 90.0
 
 def _complete(record: RunRecord) -> bool:
     manifest = record.manifest
-    return bool(manifest.get("complete")) and manifest.get("state") in TERMINAL_STATES
+    waiting = (manifest.get("series") or {}).get("state") == "pending"
+    return bool(manifest.get("complete")) and manifest.get("state") in TERMINAL_STATES and not waiting
 
 
 def summary_table(summaries: Sequence[Summary]) -> Table:

@@ -9,12 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import requests
 import yaml
 
+from cohortnet import monitoring_daemon
+from cohortnet.series_keeper import wait_kept
 from fl_node.spawner_client import Spawned, Spawner, SpawnerError
 from topology.engine import engine, launch, state
 from topology.engine.removal import Removal
@@ -53,7 +56,9 @@ def raise_all(plan: Plan, testbed: Testbed, runs: Path, progress: ProgressCall) 
         runs_file(plan.testbed).write_text(str(runs.resolve()), encoding="utf-8")
         (plan.state / "plan.json").write_text(json.dumps(plan.as_dict(), indent=1) + "\n", encoding="utf-8")
         programs = _start_programs(plan, spawner[0], inventory, progress) if spawns else {}
-        _wait_ready(inventory, programs, progress)
+        wait_ready(inventory, programs, progress)
+        if plan.monitoring is not None:
+            monitoring_daemon.start(plan, progress)
         if any(node.role == "mlfo-edge" for node in plan.nodes):
             argv = [sys.executable, "-m", "cohortnet.recorder", "--inventory", str(plan.inventory),
                     "--runs", str(runs.resolve())]  # fmt: skip
@@ -76,7 +81,10 @@ def runs_file(testbed: str) -> Path:
 
 
 def remove_all(name: str, progress: ProgressCall) -> Removal:
-    """Remove a testbed in whatever state it is. Recorded runs stay."""
+    """Remove a testbed in whatever state it is. Recorded runs stay; those that have just ended get their series first.
+    """
+    with suppress(OSError):
+        wait_kept(Path(runs_file(name).read_text(encoding="utf-8")), name, progress)
     return engine.remove_testbed(name, progress)
 
 
@@ -128,7 +136,7 @@ def _start_programs(
     return started
 
 
-def _wait_ready(inventory: Mapping[str, Any], programs: Mapping[str, Spawned], progress: ProgressCall) -> None:
+def wait_ready(inventory: Mapping[str, Any], programs: Mapping[str, Spawned], progress: ProgressCall) -> None:
     """Wait until every agent and MLFO answers; the deadline grows with their number (they share the processors)."""
     watched = [n for n in inventory["nodes"] if n["program"] and n["role"] in (*AGENT_ROLES, *MLFO_ROLES)]
     deadline = time.monotonic() + 60.0 + 2.0 * len(watched)

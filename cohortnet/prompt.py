@@ -17,14 +17,17 @@ import typer
 from rich.console import Console
 
 from cohortnet import show
+from cohortnet.cli_links import link_app
 from cohortnet.cli_meters import meter_app, show_app
+from cohortnet.cli_nodes import node_app
 from cohortnet.cli_traffic import traffic_app
 from cohortnet.controller_client import Controller, controller_url
 from cohortnet.orchestrator import Orchestrator, OrchestratorError, edge_url
 from cohortnet.probe import ping_all, tcp_goodput
 from cohortnet.show_controller import meter_table
-from topology.engine import execution, links
+from topology.engine import execution
 from topology.errors import TopologyError
+from topology.inventory import read_inventory
 from topology.units import format_rate
 
 COMMAND_TIMEOUT_S = 3600.0
@@ -52,6 +55,7 @@ class Prompt(cmd.Cmd):
         """Run one line; an error of any command is shown, not raised."""
         word, _, rest = line.strip().partition(" ")
         try:
+            self._read_again()
             if word in self.nodes:
                 return self._in_node(word, rest.strip())
             return bool(super().onecmd(line))
@@ -64,6 +68,14 @@ class Prompt(cmd.Cmd):
         except KeyboardInterrupt:
             self.console.print("interrupted")
         return False
+
+    def _read_again(self) -> None:
+        """Nodes and links may have come and gone, by whatever terminal."""
+        path = Path(self.inventory["paths"]["shared"]) / "inventory.json"
+        if path.exists():
+            self.inventory = read_inventory(path)
+            self.nodes = {node["name"]: node for node in self.inventory["nodes"]}
+            self.switches = {switch["name"] for switch in self.inventory["switches"]}
 
     def emptyline(self) -> bool:
         """An empty line does nothing (and does not repeat the last command)."""
@@ -121,12 +133,15 @@ class Prompt(cmd.Cmd):
         )
 
     def do_link(self, line: str) -> None:
-        """link A B up|down: take the link between A and B down, or up again."""
+        """link A B up|down, link set|show|reset ...: as `cohortnet link`, e.g. link set fc.10 swCampus1 --rate 5mbit"""
         words = line.split()
-        if len(words) != 3 or words[2] not in ("up", "down"):
-            raise ValueError("type `link A B up` or `link A B down`, such as `link aggsw10 satsw11 down`")
-        links.set_link(self.inventory, words[0], words[1], words[2] == "up")
-        self.console.print(f"link {words[0]} {words[1]} is {words[2]}")
+        if len(words) == 3 and words[2] in ("up", "down"):  # Mininet's order
+            words = [words[2], words[0], words[1]]
+        self._as_typed(link_app, "link", shlex.join(words))
+
+    def do_node(self, line: str) -> None:
+        """node list|add|remove|restart|pause|resume|limit ...: as `cohortnet node`, e.g. node pause fc.10"""
+        self._as_typed(node_app, "node", line)
 
     def do_intents(self, line: str) -> None:
         """intents [FILE [NAME=VALUE ...]]: list the intents; with FILE post it (ipstart=10 cohortsize=4 numround=3

@@ -4,8 +4,8 @@
 
 It follows one stream of all intents' events and sorts them by run. When an intent has ended, the logs of server and
 clients are collected from their agents over the management network and the record is completed; what fails is tried
-again. A record that is open when the recorder is ended is closed as interrupted. Started again it goes on where the
-records end.
+again. Where the testbed is monitored, the run's time series follow (`cohortnet.series_keeper`). A record that is open
+when the recorder is ended is closed as interrupted. Started again it goes on where the records end.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import requests
 from cohortnet.manifest import build_manifest, describe_images, describe_machine
 from cohortnet.orchestrator import TERMINAL_STATES, Orchestrator, OrchestratorError, edge_url
 from cohortnet.record import RunRecord
+from cohortnet.series_keeper import SeriesKeeper
 from topology.inventory import read_inventory
 
 log = logging.getLogger("recorder")
@@ -52,6 +53,11 @@ class OpenRun:
         self.file: TextIO = record.append_events()
         self.attempts = 0
 
+    def span(self) -> tuple[float, float]:
+        """When its first and its last event happened (Unix seconds)."""
+        times = [float(event["time"]) for event in self.record.events() if "time" in event]
+        return (min(times), max(times)) if times else (time.time(), time.time())
+
 
 class Recorder:
     """Follows one MLFO."""
@@ -65,6 +71,7 @@ class Recorder:
         self.open: dict[str, OpenRun] = {}
         self.done: set[str] = set()
         self.since = 0
+        self.series = SeriesKeeper(inventory)
 
     def follow(self) -> None:
         """Record until `Stopped` is raised. An MLFO that is away is waited for: its intents come back with it."""
@@ -90,6 +97,7 @@ class Recorder:
             record = RunRecord.create(self.runs, identity)
             if record.manifest.get("complete") and record.manifest.get("state") in TERMINAL_STATES:
                 self.done.add(identity)
+                self.series.submit(record)  # where its recorder was ended before it could
                 return
             self.open[identity] = run = OpenRun(record, self.mlfo.intent(identity))
             self._write_inputs(run)
@@ -113,7 +121,9 @@ class Recorder:
                 run.intent = self.mlfo.intent(identity)
                 self._collect_logs(run)
                 run.record.write_tables()
+                self._write_verification(run)
                 self._write_manifest(run, complete=True)
+                self.series.submit(run.record)
                 break
             except (OrchestratorError, OSError) as error:
                 log.warning("run %s: %s", identity, error)
@@ -128,11 +138,13 @@ class Recorder:
 
     def interrupt(self) -> None:
         """Close the open records with what is known: tables, and a manifest that says that the testbed went."""
+        self.series.close()
         for identity, run in self.open.items():
             run.file.close()
             run.record.write_tables()
             run.intent = {**run.intent, "state": "interrupted", "reason": "the testbed was removed during the run"}
             self._write_manifest(run, complete=True)
+            self.series.give_up(run.record)
             log.info("run %s: interrupted", identity)
 
     def _write_inputs(self, run: OpenRun) -> None:
@@ -144,12 +156,19 @@ class Recorder:
             run.record.write("intent.yaml", str(run.intent["document"]))
         run.record.write("inventory.json", json.dumps(self.inventory, indent=1) + "\n")
 
+    def _write_verification(self, run: OpenRun) -> None:
+        # The last one before the run ended: what `cohortnet verify` says of the network that it ran over.
+        found = Path(self.inventory["paths"]["state"]) / "verification.json"
+        if found.exists():
+            run.record.write(found.name, found.read_text(encoding="utf-8"))
+
     def _write_manifest(self, run: OpenRun, *, complete: bool) -> None:
         manifest = build_manifest(self.inventory, run.intent, self.machine, self.images)
         timings = Path(self.inventory["paths"]["state"]) / "timings.json"
         manifest["raised_in_seconds"] = json.loads(timings.read_text()) if timings.exists() else None
         # A table is read as soon as the state is terminal: only then is everything else in the folder complete.
         manifest["complete"] = complete
+        manifest["series"] = self.series.first_word(*run.span()) if complete else None
         run.record.write("manifest.json", json.dumps(manifest, indent=1) + "\n")
 
     def _collect_logs(self, run: OpenRun) -> None:

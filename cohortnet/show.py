@@ -19,6 +19,8 @@ def describe_shape(shape: Shape | Mapping[str, Any]) -> str:
     for name in ("delay", "jitter"):
         if values[f"{name}_s"]:
             parts.append(("" if name == "delay" else f"{name} ") + format_time(values[f"{name}_s"]))
+    if values.get("distribution"):
+        parts[-1] += f" ({values['distribution']})"
     for name in ("loss", "duplicate", "corrupt", "reorder"):
         if values[name]:
             parts.append(f"{name} {values[name] * 100:g} %")
@@ -41,12 +43,15 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 def node_table(nodes: Sequence[Mapping[str, Any]]) -> Table:
     """Nodes of a plan or an inventory (as plain data)."""
-    table = _table(f"{len(nodes)} nodes", ("node", "role", "cohort", "address", "switch", "port", "cpu", "memory"))
+    more = [key for key in ("cpuset", "speed", "state") if any(node.get(key) for node in nodes)]
+    what = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
+    table = _table(what, ("node", "role", "cohort", "address", "switch", "port", "cpu", "memory", *more))
     for node in nodes:
         table.add_row(
             node["name"], node["role"], node["cohort"] or "", node["address"], node["switch"], str(node["switch_port"]),
             "" if node["cpu"] is None else f"{node['cpu']:g}",
             "" if node["memory_bytes"] is None else format_size(node["memory_bytes"]),
+            *(str(node.get(key) or "") for key in more),
         )  # fmt: skip
     return table
 
@@ -66,6 +71,18 @@ def link_table(links: Sequence[Mapping[str, Any]]) -> Table:
     for link in links:
         ends = [f"{link[e]}:{link[f'{e}_port']}" if link[f"{e}_port"] else link[e] for e in ("a", "b")]
         table.add_row(*ends, _both(link))
+    return table
+
+
+def changed_link_table(links: Sequence[Mapping[str, Any]]) -> Table:
+    """Links with what each direction does now, what was declared where that is another, and whether they are up."""
+    states = any("state" in link for link in links)
+    what = "1 link" if len(links) == 1 else f"{len(links)} links"
+    table = _table(what, ("a", "b", "a to b", "b to a", "declared", *(["state"] if states else [])))
+    for link in links:
+        declared = _both(link["declared"]) if link.get("declared") else ""
+        shapes = [describe_shape(link[way]) for way in ("a_to_b", "b_to_a")]
+        table.add_row(link["a"], link["b"], *shapes, declared, *([str(link["state"])] if states else []))
     return table
 
 

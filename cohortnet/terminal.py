@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from topology.errors import Problem, TestbedProblems, TopologyError
+from topology.errors import TestbedProblems, TopologyError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 RunsOption = Annotated[Path | None, typer.Option("--runs", envvar="COHORTNET_RUNS",
@@ -36,7 +36,7 @@ def reported(as_json: bool = False) -> Iterator[None]:
     try:
         yield
     except TestbedProblems as error:
-        report_problems(error.problems, as_json)
+        report_problems(error, as_json)
         raise typer.Exit(2) from None
     except (OrchestratorError, ControllerError) as error:
         if as_json:
@@ -53,15 +53,19 @@ def full_text(error: BaseException) -> str:
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
-def report_problems(problems: tuple[Problem, ...], as_json: bool) -> None:
-    """Every problem, once, on stderr (or as JSON on stdout)."""
+def report_problems(error: TestbedProblems, as_json: bool) -> None:
+    """Every problem, once, on stderr (or as JSON on stdout), and what they keep from being judged."""
+    problems = error.problems
     if as_json:
-        print(json.dumps({"valid": False, "errors": [problem.as_dict() for problem in problems]}, indent=1))
+        found = [problem.as_dict() for problem in problems]
+        print(json.dumps({"valid": False, "errors": found, "unchecked": list(error.unchecked)}, indent=1))
         return
     count = len(problems)
-    print(f"cohortnet: {count} problem{'s' if count > 1 else ''}, nothing was started", file=sys.stderr)
+    print(f"cohortnet: {count} problem{'s' if count > 1 else ''}, nothing was done", file=sys.stderr)
     for problem in problems:
         print(f"  {problem}", file=sys.stderr)
+    if error.unchecked:
+        print(f"  not looked at before these are mended: {', '.join(error.unchecked)}", file=sys.stderr)
 
 
 def need_root() -> None:

@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   sudo python topo.py 3                                        three cohorts, 50 clients, Docker containers
   sudo python topo.py 5 --runtime namespace --no-shell         the same with namespaces; stays up, no prompt
   sudo python topo.py 3 --clients 12 --allow-unsupported delay on a kernel without netem
+  sudo python topo.py 3 --monitoring                           with Prometheus and its exporter
   sudo python topo.py --file testbed.yaml                      any testbed file
 """
 
@@ -38,6 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="seed of partitions, selection and training")
     parser.add_argument("--allow-unsupported", action="append", default=[], metavar="PROPERTY",
                         help="go on without what this kernel cannot do, e.g. delay")  # fmt: skip
+    parser.add_argument("--monitoring", action="store_true",
+                        help="measure everything while it is up: exporter and Prometheus")  # fmt: skip
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for the records of runs")
     parser.add_argument("--no-shell", action="store_true", help="leave the testbed up and open no prompt")
     return parser
@@ -51,7 +54,7 @@ def run(argv: Sequence[str]) -> None:
         parser.error("say how many cohorts, such as `sudo python topo.py 3`, or give --file")
     need_root()
     choice = Choice(typed.file, None, typed.cohorts, typed.clients, typed.campuses, typed.name, typed.runtime,
-                    typed.seed, typed.allow_unsupported)  # fmt: skip
+                    typed.seed, typed.allow_unsupported, typed.monitoring)  # fmt: skip
     with reported():
         inventory = raise_chosen(choice, typed.runs)
         print_raised(inventory)

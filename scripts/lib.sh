@@ -52,6 +52,20 @@ apt_missing() {
     DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=a apt-get install -y -q --no-install-recommends \
         -o DPkg::Lock::Timeout=300 "${missing[@]%%=*}" >"$(apt_log)" 2>&1 ||
         { tail -n 20 "$(apt_log)" >&2; die "apt-get install failed; its output is in $(apt_log)"; }
+    for item in "${APT_NO_SERVICE[@]}"; do
+        case " ${missing[*]%%=*} " in *" $item "*) end_service "$item" ;; esac
+    done
+}
+
+# Packages whose own service would only stand in the way: it holds the port that testbeds use. One that ran before we
+# installed anything is never touched.
+APT_NO_SERVICE=(prometheus)
+
+# end_service NAME: end and disable the service that the package has just started.
+end_service() {
+    systemd_runs || return 0
+    say "ending the service $1 that its package has started (testbeds start their own)"
+    systemctl disable --now "$1.service" >/dev/null 2>&1 || warn "the service $1 could not be ended: sudo systemctl disable --now $1"
 }
 
 apt_log() { mkdir -p "$COHORTNET_ROOT/build" && printf '%s\n' "$COHORTNET_ROOT/build/apt.log"; }

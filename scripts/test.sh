@@ -14,7 +14,7 @@ node image where its sources changed, then runs ruff, mypy, shellcheck and pytes
   sudo ./scripts/test.sh tests/mlfo -x         one folder, up to the first failure
   sudo ./scripts/test.sh -m 'not live'         what needs neither root nor this kernel's features
 
-Installs: Debian packages (those of quickstart.sh; docker.io, mmdebstrap, shellcheck, tcpdump, qemu-system-x86), and a virtual environment in
+Installs: Debian packages (those of quickstart.sh; docker.io, mmdebstrap, shellcheck, tcpdump, prometheus, chromium, qemu-system-x86), and a virtual environment in
 .venv with the packages of requirements.txt and requirements-dev.txt, PyTorch's CPU build where pip finds it (name an index
 that has it with sudo COHORTNET_TORCH_INDEX=ADDRESS ./scripts/test.sh; the node image takes no other). Ends with status 0 only where all of it passed.
 TEXT
@@ -23,7 +23,9 @@ TEXT
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
 need_root scripts/test.sh
 cd "$COHORTNET_ROOT"
-trap stop_dockerd EXIT
+beside_pid=
+leave() { [ -z "$beside_pid" ] || kill "$beside_pid" 2>/dev/null || true; stop_dockerd; }
+trap leave EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -33,9 +35,11 @@ apt_missing "${APT_TESTBED[@]}" \
     "debian-archive-keyring=verifies_that_image's_packages" \
     "shellcheck=checks_the_shell_scripts" \
     "tcpdump=tests_look_at_packets" \
-    "procps=tests_look_at_processes" \
+    "prometheus=monitoring_(its_own_service_is_not_needed)" \
+    "chromium=tests_look_at_the_report" \
     "qemu-system-x86=boots_the_kernel_with_netem_of_tests/kernel" \
-    "kmod=lists_what_that_kernel's_modules_need"
+    "kmod=lists_what_that_kernel's_modules_need" \
+    "procps=tests_look_at_processes"
 make_venv dev
 start_dockerd
 scripts/build_image.sh
@@ -60,7 +64,28 @@ step ruff "$COHORTNET_VENV/bin/ruff" check .
 step mypy "$COHORTNET_VENV/bin/mypy" "${packages[@]}"
 step shellcheck shellcheck -x .ci/run scripts/*.sh
 # The environment's programs are found by name too, as after `source .venv/bin/activate`.
-step pytest env PATH="$COHORTNET_VENV/bin:$PATH" "$COHORTNET_VENV/bin/python" -m pytest "$@"
+tests() { env PATH="$COHORTNET_VENV/bin:$PATH" "$COHORTNET_VENV/bin/python" -m pytest "$@"; }
+
+# Tests that raise no testbed of this host run beside the others; tests that measure rates run last, when those are done.
+beside=(tests/fl_node tests/mlfo tests/kernel tests/monitoring/prometheus tests/monitoring/report)
+measuring=(tests/topology tests/system/test_meters.py tests/system/test_fallback.py)
+
+everything() {
+    local paths=() status=0 log=build/tests-beside.log
+    for path in "${beside[@]}"; do [ ! -e "$path" ] || paths+=("$path"); done
+    mkdir -p build
+    tests "${paths[@]}" >"$log" 2>&1 &
+    beside_pid=$!
+    tests tests "${paths[@]/#/--ignore=}" "${measuring[@]/#/--ignore=}" || status=1
+    wait "$beside_pid" || status=1
+    beside_pid=
+    say "tests that ran beside these: ${paths[*]}"
+    cat "$log"
+    tests "${measuring[@]}" || status=1
+    return $status
+}
+
+if [ $# -eq 0 ]; then step pytest everything; else step pytest tests "$@"; fi
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'failed: %s\n' "${failed[@]}" >&2

@@ -7,10 +7,10 @@ same. Changes nothing. This is the module to import from: the others are its par
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from topology import host_state
 from topology.capabilities import Capabilities, DockerFacts, capabilities
+from topology.doctor_host import host_findings
 from topology.finding import (
     ENGINE_PROGRAMS,
     NETEM_REMEDY,
@@ -20,15 +20,20 @@ from topology.finding import (
     install,
     mebibytes,
 )
-from topology.plan_check import check_plan, port_problems, resource_warnings, unsupported
+from topology.kernel_limits import KernelLimits, kernel_limits
+from topology.plan_check import check_plan, port_problems, unsupported
+from topology.resources import resource_warnings
 
 __all__ = [
     "Capabilities",
     "DockerFacts",
     "Finding",
+    "KernelLimits",
+    "can_raise",
     "capabilities",
     "check_plan",
     "findings",
+    "kernel_limits",
     "port_problems",
     "resource_warnings",
     "unsupported",
@@ -60,8 +65,19 @@ def findings(found: Capabilities | None = None, ports: Iterable[int] = DEFAULT_P
         *_groups(found),
         _daemon(found.docker, found),
         *_programs(found),
-        *_host(tuple(ports)),
+        *host_findings(found, tuple(ports)),
     ]
+
+
+ESSENTIAL = ("veth pairs", "Open vSwitch", "datapath", "programs")
+"""Findings without which no testbed with switches can be raised; what others lack only narrows what a link or node can
+do.
+"""
+
+
+def can_raise(results: Iterable[Finding]) -> bool:
+    """Whether a testbed can be raised on this machine (by root)."""
+    return not any(finding.name in ESSENTIAL and finding.status == "missing" for finding in results)
 
 
 def _feature(name: str, value: bool | None, good: str, bad: str, cost: str, remedy: str) -> Finding:
@@ -291,95 +307,3 @@ def _programs(found: Capabilities) -> list[Finding]:
             )
         )
     return results
-
-
-def _host(ports: Sequence[int]) -> list[Finding]:
-    taken = host_state.listening(ports)
-    shown = ", ".join(str(port) for port in ports)
-    results = [Finding("published ports", "ok", f"{shown} are free")]
-    if taken:
-        held = ", ".join(f"{port}" + (f" by {who}" if who else "") for port, who in sorted(taken.items()))
-        results = [
-            Finding(
-                "published ports",
-                "warning",
-                f"in use: {held}",
-                "a testbed that publishes these ports cannot be raised (a testbed that is up holds its own)",
-                "`cohortnet ls`, end the program, or publish other ports (`publish:`, `rest_host_port:`)",
-            )
-        ]
-    clock = host_state.clock()
-    if clock.synchronised is False:
-        results.append(
-            Finding(
-                "clock",
-                "warning",
-                f"source {clock.source}; no time service keeps it",
-                "times of events on several machines cannot be compared; on one machine nothing",
-                "`sudo timedatectl set-ntp true`, or `sudo apt-get install chrony`",
-            )
-        )
-    elif clock.source in ("hpet", "acpi_pm", "jiffies"):
-        results.append(
-            Finding(
-                "clock",
-                "warning",
-                f"source {clock.source}, a slow one",
-                "each look at the clock costs a microsecond or more, and pacing of traffic suffers",
-                "boot with `clocksource=tsc` where the processor's is stable",
-            )
-        )
-    else:
-        results.append(Finding("clock", "ok", f"source {clock.source}"))
-    return [*results, _firewall(), _routing(), _congestion()]
-
-
-def _firewall() -> Finding:
-    forwarding = host_state.forwarding()
-    calls = ", bridged frames pass through it" if forwarding.bridge_calls else ""
-    if forwarding.policy is None:
-        return Finding(
-            "firewall",
-            "warning",
-            f"policy of FORWARD could not be read{calls}",
-            "cannot be told",
-            "`sudo cohortnet doctor`, with `iptables` installed",
-        )
-    detail = f"policy of FORWARD is {forwarding.policy}{calls}"
-    if forwarding.policy != "DROP":
-        return Finding("firewall", "ok", detail)
-    if forwarding.bridge_calls:
-        return Finding(
-            "firewall",
-            "warning",
-            detail,
-            "frames over bridges in the host's own namespace are dropped",
-            "`sudo sysctl net.bridge.bridge-nf-call-iptables=0`",
-        )
-    # Docker sets this policy on every host it runs on; testbeds are not forwarded by the host at all.
-    return Finding("firewall", "ok", f"{detail}; testbeds need no forwarding by the host")
-
-
-def _routing() -> Finding:
-    if host_state.sysctl("net.ipv4.ip_forward") == "1":
-        return Finding("ip_forward", "ok", "on")
-    return Finding(
-        "ip_forward",
-        "warning",
-        "off",
-        "testbeds: none; containers on Docker's own networks (image builds) reach nothing",
-        "`sudo sysctl net.ipv4.ip_forward=1` (dockerd does it at its start)",
-    )
-
-
-def _congestion() -> Finding:
-    kind = host_state.sysctl("net.ipv4.tcp_congestion_control") or "unknown"
-    if kind in ("cubic", "reno"):
-        return Finding("TCP", "ok", f"congestion control {kind}")
-    return Finding(
-        "TCP",
-        "warning",
-        f"congestion control {kind}",
-        f"shares and latency on a narrow link differ from those of cubic; results have to say {kind}",
-        "`sudo sysctl net.ipv4.tcp_congestion_control=cubic` before a testbed is raised",
-    )

@@ -54,6 +54,7 @@ def node_entry(plan: Plan, node: PlannedNode, facts: NodeFacts | None) -> dict[s
         "container_id": facts.container_id if facts else None,
         "pid": facts.pid if facts else None,
         "cgroups": list(facts.cgroups) if facts else [],
+        "paused": False,
         "log": node.log,
     }
 
@@ -89,6 +90,7 @@ def build_inventory(plan: Plan, core: CoreFacts, nodes: Mapping[str, NodeFacts],
         "meters": [meter.as_body() for meter in plan.meters],
         "traffic": [plain(flow) for flow in plan.traffic],
         "published": [plain(port) for port in plan.published],
+        "monitoring": plain(plan.monitoring) if plan.monitoring else None,
         "unsupported": list(core.unsupported),
         "paths": {
             "state": str(plan.state),

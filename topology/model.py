@@ -1,25 +1,34 @@
-"""What a user writes: the testbed file, strictly typed. Takes plain data, gives a `Testbed`; no I/O but reading the
-file.
+"""What a user writes: the testbed file, strictly typed. Takes plain data, gives a `Testbed`; no I/O.
 
-Cross references (does the link's node exist?) are checked in `topology.plan`, which sees preset and file together.
+Cross references (does the link's node exist?) are checked in `topology.planning`, which sees preset and file together;
+`topology.validation` reads files and shows the problems of both.
 """
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, ip_address
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from topology.errors import Problem, TestbedProblems
+from topology.problems import problems_of
 from topology.units import parse_burst, parse_fraction, parse_meter_rate, parse_rate, parse_size, parse_time
+
+
+def _written(value: object) -> object:
+    # YAML reads 10 or 0xA000001 as a number, which would silently be an address.
+    if isinstance(value, int | float | bytes):
+        raise ValueError(f"{value!r} is no IPv4 address; write it like '10.0.3.1' (a network like '10.0.0.0/16')")
+    return value
+
 
 Rate = Annotated[int, BeforeValidator(parse_rate)]
 Time = Annotated[float, BeforeValidator(parse_time)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Share = Annotated[float, BeforeValidator(parse_fraction)]
+Address = Annotated[IPv4Address, Field(strict=False), BeforeValidator(_written)]
+Network = Annotated[IPv4Network, Field(strict=False), BeforeValidator(_written)]
 
 NODE_NAME = r"^[A-Za-z][A-Za-z0-9._-]{0,30}$"
 TESTBED_NAME = r"^[a-z][a-z0-9-]{0,30}$"
@@ -29,6 +38,8 @@ Role = Literal[
 ]
 RuntimeKind = Literal["docker", "namespace"]
 Unsupported = Literal["delay", "jitter", "loss", "duplicate", "corrupt", "reorder"]
+Cpuset = Annotated[str, Field(pattern=r"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$")]
+Distribution = Literal["normal", "uniform", "pareto"]
 
 
 class _Strict(BaseModel):
@@ -41,6 +52,7 @@ class Shaping(_Strict):
     rate: Rate | None = None
     delay: Time | None = None
     jitter: Time | None = None
+    distribution: Distribution | None = None
     loss: Share | None = None
     duplicate: Share | None = None
     corrupt: Share | None = None
@@ -51,9 +63,27 @@ class Shaping(_Strict):
 class Limits(_Strict):
     """Processor and memory of a node: `cpu` in cores, `memory` as a size, `cpuset` in kernel notation ("0-1,3")."""
 
-    cpu: Annotated[float, Field(ge=0.01, le=1024, strict=False)] | None = None
+    cpu: Annotated[float, Field(ge=0.01, le=1024)] | None = None
     memory: Size | None = None
-    cpuset: Annotated[str, Field(pattern=r"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$")] | None = None
+    cpuset: Cpuset | None = None
+
+
+class SpeedClass(_Strict):
+    """Clients of one speed: a `share` of all of them or a `count`, with `cpus` (cores), `memory` and `cpuset` each."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$")]
+    share: Share | None = None
+    count: Annotated[int, Field(ge=0, le=20000)] | None = None
+    cpus: Annotated[float, Field(ge=0.01, le=1024)] | None = None
+    memory: Size | None = None
+    cpuset: Cpuset | None = None
+
+
+class Speeds(_Strict):
+    """Classes of speed that clients are drawn into. `seed` is the testbed's where it is left out."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    classes: Annotated[list[SpeedClass], Field(min_length=1, max_length=100)]
 
 
 class Node(Limits):
@@ -61,7 +91,7 @@ class Node(Limits):
 
     name: Annotated[str, Field(pattern=NODE_NAME)]
     role: Role = "host"
-    address: Annotated[IPv4Address, Field(strict=False)] | None = None
+    address: Address | None = None
     image: str | None = None
     command: list[str] | None = None
     environment: dict[str, str] = Field(default_factory=dict)
@@ -103,7 +133,8 @@ class Publish(_Strict):
     host_port: Annotated[int, Field(ge=1, le=65535)]
 
 
-def _parse_controller(value: object) -> str:
+def parse_controller(value: object) -> str:
+    """`IP:PORT` of an external controller, IPv6 in brackets. Raises ValueError."""
     host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(f"{value!r} is no address of a controller; write IP:PORT, such as '192.0.2.7:6653'")
@@ -122,11 +153,12 @@ class Controller(_Strict):
     """
 
     kind: Literal["builtin", "external", "none"] = "builtin"
-    address: Annotated[str, BeforeValidator(_parse_controller)] | None = None
+    address: Annotated[str, BeforeValidator(parse_controller)] | None = None
     rest_host_port: Annotated[int, Field(ge=1, le=65535)] = 8080
 
 
-def _name_of_cohort(value: object) -> object:
+def name_of_cohort(value: object) -> object:
+    """A cohort by its name, or by its number without quotes."""
     # The presets' cohorts are called "1", "2", ...: who forgets the quotes means the same.
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -138,12 +170,12 @@ class Meter(_Strict):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-    cohort: Annotated[str, BeforeValidator(_name_of_cohort)] | None = None
+    cohort: Annotated[str, BeforeValidator(name_of_cohort)] | None = None
     client: str | None = None
     server: str | None = None
     switch: str | None = None
     port: Annotated[int, Field(ge=1, lt=0xFFFFFF00)] | None = None
-    address: Annotated[IPv4Address, Field(strict=False)] | None = None
+    address: Address | None = None
     direction: Literal["up", "down", "both"] = "both"
     rate: Annotated[tuple[int, str], BeforeValidator(parse_meter_rate)]
     burst: Annotated[tuple[int, str], BeforeValidator(parse_burst)] | None = None
@@ -179,6 +211,43 @@ class Traffic(_Strict):
         if isinstance(data, dict) and True in data and "on" not in data:
             return {("on" if key is True else key): value for key, value in data.items()}
         return data
+
+
+def parse_period(value: object) -> float:
+    """A period of collections, in seconds. Raises ValueError."""
+    seconds = parse_time(value)
+    if not 0.1 <= seconds <= 60:
+        raise ValueError(f"{value!r}: a period is '100 ms' to '60 s' (Prometheus calls a series gone after minutes)")
+    return seconds
+
+
+def parse_retention(value: object) -> float:
+    """How long samples are kept, in seconds. Raises ValueError."""
+    seconds = parse_time(value)
+    if not 600 <= seconds <= 366 * 86400:
+        raise ValueError(f"{value!r}: a retention is '10 min' to '366 d'")
+    return seconds
+
+
+class Monitoring(_Strict):
+    """What is measured while the testbed is up. `prometheus`: on the host, in the emulated network (its node is the one
+    with the role prometheus, and monitoring traffic is part of the experiment), or none of ours.
+
+    `period` is that of the collections, `retention` how long Prometheus keeps samples (a testbed's are gone with it; a
+    run's are kept with the run). Both ports are at 127.0.0.1 of the host.
+    """
+
+    prometheus: Literal["host", "in-band", "none"] = "host"
+    period: Annotated[float, BeforeValidator(parse_period)] = 5.0
+    retention: Annotated[float, BeforeValidator(parse_retention)] = 86400.0
+    port: Annotated[int, Field(ge=1, le=65535)] = 9090
+    exporter_port: Annotated[int, Field(ge=1, le=65535)] = 9100
+
+
+def switched(value: object) -> object:
+    """A table that `true` stands for."""
+    # `monitoring: true` is the table of all defaults, `false` the same as leaving the key out.
+    return value if not isinstance(value, bool) else ({} if value else None)
 
 
 class _Sized(_Strict):
@@ -223,7 +292,8 @@ class CloudFogEdge(_Sized):
     client_link: Shaping = Field(default_factory=Shaping)
 
 
-def _distance_or_time(value: object) -> object:
+def distance_or_time(value: object) -> object:
+    """The word `distance`, or a time. Raises ValueError."""
     return value if value == "distance" else parse_time(value)
 
 
@@ -240,7 +310,7 @@ class GraphPreset(_Sized):
     place: Literal["degree"] | Annotated[list[str], Field(min_length=1, max_length=2000)] = "degree"
     core: str | None = None
     rate: Rate | None = None
-    delay: Annotated[float | Literal["distance"], BeforeValidator(_distance_or_time)] | None = None
+    delay: Annotated[float | Literal["distance"], BeforeValidator(distance_or_time)] | None = None
     client_link: Shaping = Field(default_factory=Shaping)
 
 
@@ -261,12 +331,13 @@ class Testbed(_Strict):
     name: Annotated[str, Field(pattern=TESTBED_NAME)]
     runtime: RuntimeKind = "docker"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
-    address_pool: Annotated[IPv4Network, Field(strict=False)] = IPv4Network("10.0.0.0/16")
-    management_pool: Annotated[IPv4Network, Field(strict=False)] | None = None
+    address_pool: Network = IPv4Network("10.0.0.0/16")
+    management_pool: Network | None = None
     container_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]{0,20}$")] = "mn."
     image: str = "cohortnet/node:latest"
     preset: Annotated[Preset, Field(discriminator="kind"), BeforeValidator(_with_kind)] | None = None
     limits: dict[Role, Limits] = Field(default_factory=dict)
+    speeds: Speeds | None = None
     nodes: list[Node] = Field(default_factory=list)
     switches: list[Switch] = Field(default_factory=list)
     links: list[Link] = Field(default_factory=list)
@@ -275,36 +346,12 @@ class Testbed(_Strict):
     controller: Controller = Field(default_factory=Controller)
     meters: Annotated[list[Meter], Field(max_length=5000)] = Field(default_factory=list)
     traffic: Annotated[list[Traffic], Field(max_length=200)] = Field(default_factory=list)
+    monitoring: Annotated[Monitoring | None, BeforeValidator(switched)] = None
     allow_unsupported: list[Unsupported] = Field(default_factory=list)
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
-    return text
-
-
-_CODES = {"extra_forbidden": "unknown-key", "missing": "missing-key", "value_error": "bad-value"}
-
-
-def _problem(error: Any, data: Any) -> Problem:
-    # The preset's kind stands in the error's place, and not in the file.
-    location = tuple(part for part in error["loc"] if part not in PRESETS)
-    path = _path(location)
-    code = _CODES.get(error["type"], "wrong-type" if error["type"].endswith("_type") else "bad-value")
-    message = str(error["msg"]).removeprefix("Value error, ")
-    hint = ""
-    if error["type"] == "union_tag_invalid":
-        path, message = f"{path}.kind", f"{error['ctx']['tag']!r} is no preset; allowed are {', '.join(PRESETS)}"
-    elif code == "unknown-key":
-        message = f"the key {error['loc'][-1]!r} is not known here"
-        hint = "`cohortnet validate --help` and docs/topologies.md list the keys"
-    elif code == "missing-key":
-        message = f"the key {error['loc'][-1]!r} is missing"
-    elif error["type"] != "value_error":
-        message = f"{error['input']!r}: {message[0].lower()}{message[1:]}"
-    return Problem(path, code, message, hint)
+def _found(data: object) -> str:
+    return "nothing" if data is None else f"a {type(data).__name__}"
 
 
 def parse_testbed(data: Any) -> Testbed:
@@ -314,34 +361,9 @@ def parse_testbed(data: Any) -> Testbed:
         TestbedProblems: with every problem found.
     """
     if not isinstance(data, dict):
-        raise TestbedProblems([Problem("", "wrong-type", f"a testbed is a mapping of keys, found {type(data).__name__}",
+        raise TestbedProblems([Problem("", "wrong-type", f"a testbed is a mapping of keys, found {_found(data)}",
                                        "start with `name: my-testbed`")])  # fmt: skip
     try:
         return Testbed.model_validate(data)
     except ValidationError as error:
-        raise TestbedProblems([_problem(item, data) for item in error.errors()]) from None
-
-
-def load_testbed(path: Path) -> Testbed:
-    """Read a testbed file (YAML by the safe loader; at most 8 MiB).
-
-    Raises:
-        TestbedProblems: where the file cannot be read, is not YAML, or is no valid testbed.
-    """
-    try:
-        if path.stat().st_size > 8 * 2**20:
-            raise TestbedProblems([Problem(str(path), "too-large", "a testbed file has at most 8 MiB")])
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TestbedProblems([Problem(str(path), "unreadable", f"cannot be read: {error.strerror}")]) from None
-    except UnicodeDecodeError:
-        raise TestbedProblems([Problem(str(path), "not-text", "is not UTF-8 text")]) from None
-    except (ValueError, RecursionError) as error:
-        # The loader lets these out of dates that are none and of thousands of nested brackets.
-        raise TestbedProblems([Problem(str(path), "not-yaml", f"cannot be read: {error}", "quote the value")]) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or "syntax error"
-        raise TestbedProblems([Problem(str(path), "not-yaml", f"is not YAML{where}: {reason}")]) from None
-    return parse_testbed(data)
+        raise TestbedProblems(problems_of(error, data, Testbed)) from None

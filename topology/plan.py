@@ -24,6 +24,8 @@ class Shape:
     rate_bps: int | None = None
     delay_s: float = 0.0
     jitter_s: float = 0.0
+    distribution: str | None = None
+    """How the jitter is spread: "normal", "uniform" or "pareto"; None is uniform."""
     loss: float = 0.0
     duplicate: float = 0.0
     corrupt: float = 0.0
@@ -76,6 +78,9 @@ class PlannedNode:
     Namespace: `share_tmp`, for the host's own /tmp.
     """
 
+    speed: str | None = None
+    """The class of speed that the node was drawn into, where the testbed has such classes."""
+
     @property
     def log(self) -> str:
         """Where the output of the node's program goes (namespace runtime)."""
@@ -105,8 +110,19 @@ class PlannedSwitch:
 
 
 @dataclass(frozen=True)
+class Declared:
+    """What a link's directions were raised with, where they are another shape now."""
+
+    a_to_b: Shape
+    b_to_a: Shape
+
+
+@dataclass(frozen=True)
 class PlannedLink:
-    """A link. Ends are node or switch names; a port is None at a node's end. Interfaces are those of the two ends."""
+    """A link. Ends are node or switch names; a port is None at a node's end. Interfaces are those of the two ends.
+
+    `a_to_b` and `b_to_a` are in force now; `declared` is None where that is what the link was raised with.
+    """
 
     name: str
     a: str
@@ -117,6 +133,7 @@ class PlannedLink:
     b_interface: str
     a_to_b: Shape
     b_to_a: Shape
+    declared: Declared | None = None
 
 
 @dataclass(frozen=True)
@@ -183,6 +200,29 @@ class PlannedFlow:
 
 
 @dataclass(frozen=True)
+class PlannedMonitoring:
+    """What measures the testbed while it is up, as the inventory has it too. Addresses are `IP:PORT` of the host.
+
+    `prometheus` is "host", "in-band" or "none"; `node` is the one that it runs in where that is "in-band".
+    """
+
+    prometheus: str
+    period_s: float
+    retention_s: float
+    exporter: str
+    prometheus_address: str | None
+    folder: str
+    node: str | None = None
+
+    def ports(self) -> dict[str, int]:
+        """Key of the testbed file -> the host's port that is taken for it."""
+        keys = {"monitoring.exporter_port": self.exporter}
+        if self.prometheus_address:
+            keys["monitoring.port"] = self.prometheus_address
+        return {key: int(address.rpartition(":")[2]) for key, address in keys.items()}
+
+
+@dataclass(frozen=True)
 class Plan:
     """A whole testbed, ready to be made."""
 
@@ -205,6 +245,7 @@ class Plan:
     traffic: tuple[PlannedFlow, ...] = ()
     controller_address: str | None = None
     """Where an external controller listens, `IP:PORT` as this machine reaches it."""
+    monitoring: PlannedMonitoring | None = None
 
     @property
     def fail_mode(self) -> str:
@@ -263,6 +304,18 @@ class Plan:
         return data
 
 
+def _link(item: dict[str, Any]) -> PlannedLink:
+    declared = item.get("declared")
+    return PlannedLink(
+        **{
+            **item,
+            "a_to_b": Shape(**item["a_to_b"]),
+            "b_to_a": Shape(**item["b_to_a"]),
+            "declared": Declared(Shape(**declared["a_to_b"]), Shape(**declared["b_to_a"])) if declared else None,
+        }
+    )
+
+
 def plan_from_dict(data: dict[str, Any]) -> Plan:
     """A Plan from what `Plan.as_dict` gave (after a round through JSON). Raises KeyError or TypeError on other data."""
     switches = tuple(
@@ -273,14 +326,13 @@ def plan_from_dict(data: dict[str, Any]) -> Plan:
         PlannedNode(**{**item, "program": None if item["program"] is None else tuple(item["program"])})
         for item in data["nodes"]
     )
-    links = tuple(
-        PlannedLink(**{**item, "a_to_b": Shape(**item["a_to_b"]), "b_to_a": Shape(**item["b_to_a"])})
-        for item in data["links"]
-    )
+    links = tuple(_link(item) for item in data["links"])
     cohorts = tuple(PlannedCohort(**{**item, "clients": tuple(item["clients"])}) for item in data["cohorts"])
     published = tuple(PublishedPort(**item) for item in data["published"])
     meters = tuple(PlannedMeter(**item) for item in data.get("meters", ()))
     traffic = tuple(PlannedFlow(**{**item, "ports": tuple(item["ports"])}) for item in data.get("traffic", ()))
+    watched = data.get("monitoring")
     lists = {"nodes": nodes, "switches": switches, "links": links, "cohorts": cohorts, "published": published,
-             "meters": meters, "traffic": traffic}  # fmt: skip
+             "meters": meters, "traffic": traffic,
+             "monitoring": PlannedMonitoring(**watched) if watched else None}  # fmt: skip
     return Plan(**{**data, **lists, "allow_unsupported": tuple(data["allow_unsupported"])})

@@ -1,13 +1,12 @@
-"""Judges a plan by what this machine can do: refuses what it cannot honour, warns of what will be tight.
+"""Judges a plan by what this machine can do: refuses what it cannot honour. `topology.resources` warns of what will be
+tight.
 
-`check_plan` and `resource_warnings` are pure; `port_problems` looks at the host. Nothing here changes
-anything.
+`check_plan` is pure; `port_problems` looks at the host. Nothing here changes anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Container, Mapping, Sequence
 
 from topology import host_state
 from topology.capabilities import Capabilities
@@ -16,15 +15,13 @@ from topology.finding import (
     ENGINE_PROGRAMS,
     NETEM_REMEDY,
     SWITCH_PROGRAMS,
-    Finding,
     count,
     install,
     mebibytes,
     some,
 )
 from topology.plan import Plan, PlannedNode
-from topology.traffic import paths
-from topology.traffic.schedule import pattern_of
+from topology.resources import MOST_NODES
 
 _NETEM_VERBS = {
     "delay": "delay packets",
@@ -34,8 +31,6 @@ _NETEM_VERBS = {
     "corrupt": "corrupt packets",
     "reorder": "reorder packets",
 }
-_CLIENT_BYTES = {"namespace": 45 * 2**20, "docker": 200 * 2**20}
-"""A PyTorch client's own memory: forked from a warm process, or with its own Python (measured, LeNet)."""
 
 
 def check_plan(plan: Plan, found: Capabilities, *, raising: bool = True) -> list[Problem]:
@@ -44,6 +39,16 @@ def check_plan(plan: Plan, found: Capabilities, *, raising: bool = True) -> list
     With `raising=False` (validation only) it is left out that raising needs root and programs.
     """
     problems = [*_check_properties(plan, found), *_check_limits(plan.nodes, found)]
+    if len(plan.nodes) > MOST_NODES:
+        problems.append(
+            Problem(
+                "nodes",
+                "too-many-nodes",
+                f"{len(plan.nodes)} nodes, and the kernel's bridge of the management network has {MOST_NODES} ports "
+                "for them",
+                f"at most {MOST_NODES} nodes a testbed; two testbeds may be up at once",
+            )
+        )
     if raising:
         if not found.root:
             problems.append(
@@ -61,6 +66,16 @@ def check_plan(plan: Plan, found: Capabilities, *, raising: bool = True) -> list
         if missing:
             problems.append(
                 Problem("", "missing-program", f"not installed here: {', '.join(missing)}", install(missing))
+            )
+        watched = plan.monitoring
+        if watched is not None and watched.prometheus != "none" and found.programs.get("prometheus") is None:
+            problems.append(
+                Problem(
+                    "monitoring",
+                    "missing-program",
+                    "not installed here: prometheus",
+                    f"{install(['prometheus'])}; or write `monitoring: {{prometheus: none}}` for the exporter alone",
+                )
             )
     return problems
 
@@ -194,9 +209,34 @@ def _cpus(text: str) -> set[int]:
     return numbers
 
 
-def port_problems(plan: Plan) -> list[Problem]:
-    """The plan's published ports on which somebody listens already, now."""
-    taken = host_state.listening(port.host_port for port in plan.published)
+def port_problems(plan: Plan, known: Container[int] = ()) -> list[Problem]:
+    """The plan's ports of the host (published ones, monitoring's) on which somebody listens already, now; those that
+    are `known` to belong to a testbed are left out.
+    """
+    own = plan.monitoring.ports() if plan.monitoring else {}
+    wanted = [*(port.host_port for port in plan.published), *own.values()]
+    taken = host_state.listening([port for port in wanted if port not in known])
+    return [
+        *(_monitoring_port(key, port, taken[port]) for key, port in own.items() if port in taken),
+        *_published_ports(plan, {port: who for port, who in taken.items() if port not in own.values()}),
+    ]
+
+
+def _monitoring_port(key: str, port: int, holder: str) -> Problem:
+    # Debian starts a Prometheus of its own where the package is installed on a machine with systemd.
+    end = "`sudo systemctl disable --now prometheus` ends the package's own service" if holder.startswith(
+        "prometheus "
+    ) else "end that program (`cohortnet ls` shows testbeds that are up)"  # fmt: skip
+    name = key.rpartition(".")[2]
+    return Problem(
+        key,
+        "port-in-use",
+        f"port {port} of this host is in use" + (f" by {holder}" if holder else ""),
+        f"write `monitoring: {{{name}: PORT}}` with a free one; or {end}",
+    )
+
+
+def _published_ports(plan: Plan, taken: Mapping[int, str]) -> list[Problem]:
     return [
         Problem(
             f"publish {port.host}:{port.host_port}",
@@ -208,51 +248,3 @@ def port_problems(plan: Plan) -> list[Problem]:
         for port in plan.published
         if port.host_port in taken
     ]
-
-
-def resource_warnings(plan: Plan, found: Capabilities) -> list[Finding]:
-    """What will be tight on this machine. Pure; nothing here stands against raising the plan."""
-    warnings = []
-    cores = sum(n.cpu or 0.0 for n in plan.nodes)
-    if cores > found.cores:
-        warnings.append(
-            Finding(
-                "cores",
-                "warning",
-                f"limits sum up to {cores:g} cores on {found.cores}",
-                "nodes that work at the same time get less than their limit, so rounds take longer than "
-                "declared",
-                "fewer nodes, smaller `cpu:`, or a larger machine",
-            )
-        )
-    # `_CLIENT_BYTES` is what training takes; a lower limit caps it, other nodes are small beside it.
-    own = _CLIENT_BYTES[plan.runtime]
-    needed = sum(min(n.memory_bytes or own, own) for n in plan.nodes if n.role in ("client", "server"))
-    if needed > found.memory_available_bytes:
-        warnings.append(
-            Finding(
-                "memory",
-                "warning",
-                f"{sum(n.role in ('client', 'server') for n in plan.nodes)} FL nodes of about "
-                f"{mebibytes(own)} need "
-                f"{mebibytes(needed)}; {mebibytes(found.memory_available_bytes)} are free",
-                "the kernel ends processes where memory runs out, and runs fail",
-                "fewer clients" + (", or `--runtime namespace`" if plan.runtime == "docker" else ""),
-            )
-        )
-    return [*warnings, *_overfull_paths(plan)]
-
-
-def _overfull_paths(plan: Plan) -> list[Finding]:
-    """UDP flows that send more than their way carries; TCP flows of that kind are no plan at all."""
-    links = paths.rates(plan.links) if plan.traffic else []
-    warnings = []
-    for flow in plan.traffic:
-        pattern = pattern_of(asdict(flow))
-        narrowest = paths.narrowest_bps(links, flow.source, flow.destination)
-        wrong = paths.beyond_path(pattern, flow.protocol, narrowest)
-        if wrong is not None:
-            warnings.append(Finding("traffic", "warning", f"flow {flow.name!r}: {wrong.message}",
-                                    "the rest is lost in front of that link, with what others send there",
-                                    "a lower `rate:`"))  # fmt: skip
-    return warnings

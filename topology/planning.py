@@ -8,10 +8,11 @@ import zlib
 from collections import Counter
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from typing import TypeVar
 
-from topology import metering, presets
+from topology import metering, presets, speeds, watching
 from topology.errors import Problem, TestbedProblems
-from topology.model import Cohort, Limits, Link, Node, Publish, Shaping, Switch, Testbed, Traffic
+from topology.model import Cohort, Limits, Link, Node, Publish, Shaping, SpeedClass, Switch, Testbed, Traffic
 from topology.plan import (
     STATE_ROOT,
     Plan,
@@ -25,6 +26,7 @@ from topology.plan import (
 )
 from topology.traffic import checking
 
+_T = TypeVar("_T")
 NODE_INTERFACE = "eth0"
 MANAGEMENT_INTERFACE = "mgmt0"
 MANAGEMENT_SPACE = IPv4Network("100.64.0.0/10")
@@ -48,21 +50,39 @@ def host_interface(testbed: str) -> str:
 def _shape(*levels: Shaping | None) -> Shape:
     # Later levels replace earlier ones key by key.
     values: dict[str, float | int | None] = {}
+    distribution: str | None = None
     for level in levels:
         for key in Shaping.model_fields:
             value = getattr(level, key, None) if level is not None else None
-            if value is not None:
+            if key == "distribution":
+                distribution = value if value is not None else distribution
+            elif value is not None:
                 values[key] = value
     return Shape(
         rate_bps=None if values.get("rate") is None else int(values["rate"] or 0),
         delay_s=float(values.get("delay") or 0.0),
         jitter_s=float(values.get("jitter") or 0.0),
+        distribution=distribution,
         loss=float(values.get("loss") or 0.0),
         duplicate=float(values.get("duplicate") or 0.0),
         corrupt=float(values.get("corrupt") or 0.0),
         reorder=float(values.get("reorder") or 0.0),
         queue_packets=None if values.get("queue_packets") is None else int(values["queue_packets"] or 0),
     )
+
+
+def contradictions(shape: Shape) -> list[tuple[str, str, str]]:
+    """What in a shape needs a property that it lacks: code, message, and that property's name. Pure."""
+    found = []
+    if shape.jitter_s and not shape.delay_s:
+        found.append(("jitter-without-delay", "jitter varies a delay, and there is none", "delay"))
+    if shape.distribution is not None and not shape.jitter_s:
+        message = f"a distribution ({shape.distribution}) spreads a jitter, and there is none"
+        found.append(("distribution-without-jitter", message, "jitter"))
+    if shape.reorder and not shape.delay_s:
+        found.append(("reorder-without-delay", "reordering sends packets ahead of a delay, and there is none",
+                      "delay"))  # fmt: skip
+    return found
 
 
 class _Planner:
@@ -141,16 +161,8 @@ class _Planner:
                 self.report(self.path("links", index), "no-switch", f"{link.a!r} and {link.b!r} are both nodes",
                             "put a switch between them")  # fmt: skip
             for where, shape in (("up", _shape(link, link.up)), ("down", _shape(link, link.down))):
-                if shape.jitter_s and not shape.delay_s:
-                    self.report(self.path("links", index, where), "jitter-without-delay",
-                                "jitter varies a delay, and there is none", "add `delay:`")  # fmt: skip
-                if shape.reorder and not shape.delay_s:
-                    self.report(
-                        self.path("links", index, where),
-                        "reorder-without-delay",
-                        "reordering sends packets ahead of a delay, and there is none",
-                        "add `delay:`",
-                    )
+                for code, message, key in contradictions(shape):
+                    self.report(self.path("links", index, where), code, message, f"add `{key}:`")
         for index, node in enumerate(self.nodes):
             if degree[node.name] != 1:
                 self.report(self.path("nodes", index), "links-of-node",
@@ -232,6 +244,7 @@ class _Planner:
                     "choose another",
                 )
             taken[entry.host_port] = f"publish[{index}]"
+        self.problems += watching.check(self.testbed, self.nodes, taken)
 
     def _check_controller(self) -> None:
         controller = self.testbed.controller
@@ -319,6 +332,8 @@ class _Planner:
         self.check_graph()
         self.check_cohorts()
         self.check_roles()
+        drawn, wrong = speeds.draw(self.testbed, [n.name for n in self.nodes if n.role == "client"])
+        self.problems += wrong
         ids = self.datapath_ids()
         addresses = self.addresses()
         management, management_host, management_addresses = self.management()
@@ -331,12 +346,14 @@ class _Planner:
         if self.problems:
             raise TestbedProblems(self.problems)
         nodes = self._nodes(
-            addresses, dict(zip((n.name for n in self.nodes), management_addresses, strict=True)), links
+            addresses, dict(zip((n.name for n in self.nodes), management_addresses, strict=True)), links, drawn
         )
         published = [PublishedPort(p.node, p.port, "127.0.0.1", p.host_port) for p in self.publish]
         if self.testbed.controller.kind == "builtin":
             port = self.testbed.controller.rest_host_port
             published.append(PublishedPort(None, CONTROLLER_REST_PORT, "127.0.0.1", port))
+        monitoring, reached = watching.plan_monitoring(self.testbed, self.nodes)
+        published += reached
         return Plan(
             testbed=self.testbed.name,
             runtime=self.testbed.runtime,
@@ -356,6 +373,7 @@ class _Planner:
             meters=meters,
             traffic=traffic,
             controller_address=self.testbed.controller.address,
+            monitoring=monitoring,
         )
 
     def _links_and_switches(self, ids: dict[str, int]) -> tuple[list[PlannedLink], list[PlannedSwitch]]:
@@ -395,8 +413,9 @@ class _Planner:
         return links, [PlannedSwitch(s.name, ids[s.name], s.name, tuple(ports[s.name])) for s in self.switches]
 
     def _nodes(
-        self, addresses: dict[str, IPv4Address], management: dict[str, IPv4Address], links: list[PlannedLink]
-    ) -> list[PlannedNode]:
+        self, addresses: dict[str, IPv4Address], management: dict[str, IPv4Address], links: list[PlannedLink],
+        drawn: dict[str, SpeedClass],
+    ) -> list[PlannedNode]:  # fmt: skip
         place: dict[str, tuple[str, int]] = {}
         for link in links:
             if link.a_port is None and link.b_port is not None:
@@ -408,7 +427,9 @@ class _Planner:
         root = STATE_ROOT / self.testbed.name
         planned = []
         for node in self.nodes:
-            defaults = self.testbed.limits.get(node.role, Limits())
+            speed = drawn.get(node.name)
+            # What is said of the node itself comes before its class of speed, and that before its role.
+            levels = (node, speed, self.testbed.limits.get(node.role, Limits()))
             address = addresses[node.name]
             state = f"{root}/nodes/{node.name}"
             cohort = cohort_of.get(node.name)
@@ -420,9 +441,10 @@ class _Planner:
                 interface=NODE_INTERFACE, management_address=str(management[node.name]),
                 management_interface=MANAGEMENT_INTERFACE,
                 switch=place[node.name][0], switch_port=place[node.name][1],
-                cpu=node.cpu if node.cpu is not None else defaults.cpu,
-                memory_bytes=node.memory if node.memory is not None else defaults.memory,
-                cpuset=node.cpuset if node.cpuset is not None else defaults.cpuset,
+                cpu=_first(*(level.cpus if isinstance(level, SpeedClass) else level.cpu for level in levels if level)),
+                memory_bytes=_first(*(level.memory for level in levels if level)),
+                cpuset=_first(*(level.cpuset for level in levels if level)),
+                speed=speed.name if speed else None,
                 image=node.image or self.testbed.image, container=f"{self.testbed.container_prefix}{node.name}",
                 program=tuple(node.command) if node.command is not None else _program(node, state, root, central),
                 environment={**self._environment(node, cohort, address, state), **node.environment},
@@ -450,6 +472,10 @@ class _Planner:
         if self.testbed.runtime == "namespace":
             environment["COHORTNET_SPAWNER"] = f"{root}/shared/spawner.sock"
         return environment
+
+
+def _first(*values: _T | None) -> _T | None:
+    return next((value for value in values if value is not None), None)
 
 
 def _program(node: Node, state: str, root: object, central: str | None) -> tuple[str, ...] | None:

@@ -11,7 +11,7 @@ import re
 
 _QUANTITY = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-zµ%/]+)\s*$")
 
-_RATES = {
+RATES = {
     "bit/s": 1,
     "kbit/s": 10**3,
     "mbit/s": 10**6,
@@ -21,9 +21,9 @@ _RATES = {
     "mbit": 10**6,
     "gbit": 10**9,
 }
-_PACKET_RATES = ("packet/s", "packets/s")
-_TIMES = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
-_SIZES = {
+PACKET_RATES = ("packet/s", "packets/s")
+TIMES = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+SIZES = {
     "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30,
 }  # fmt: skip
 
@@ -50,7 +50,7 @@ def _scaled(value: object, table: dict[str, int] | dict[str, float], what: str, 
 
 def parse_rate(value: object) -> int:
     """A bandwidth in bit/s. `Mbps` and `MB/s` are refused: the first means two things, the second is bytes."""
-    number = _scaled(value, _RATES, "a rate", "20 Mbit/s")
+    number = _scaled(value, RATES, "a rate", "20 Mbit/s")
     if not 1000 <= number <= 10**12:
         raise ValueError(f"{value!r}: a rate is 1 kbit/s to 1000 Gbit/s; leave the key out for an unlimited link")
     return round(number)
@@ -62,9 +62,9 @@ def parse_meter_rate(value: object) -> tuple[int, str]:
     What a meter can count (its range) is judged by who sets it, beside all else that is wrong with the meter.
     """
     number, unit = _split(value, "a meter's rate", "20 Mbit/s")
-    if unit.lower() not in _PACKET_RATES:
+    if unit.lower() not in PACKET_RATES:
         try:
-            return round(_scaled(value, _RATES, "a meter's rate", "20 Mbit/s")), "bit/s"
+            return round(_scaled(value, RATES, "a meter's rate", "20 Mbit/s")), "bit/s"
         except ValueError as error:
             raise ValueError(f"{error}; or packets, as in '500 packet/s'") from None
     if number < 1 or number != int(number):
@@ -80,20 +80,20 @@ def parse_burst(value: object) -> tuple[int, str]:
         if number < 1 or number != int(number):
             raise ValueError(f"{value!r}: packets are counted whole, at least '1 packet'")
         return int(number), "packet"
-    if word.endswith("/s") or word not in _RATES:
+    if word.endswith("/s") or word not in RATES:
         raise ValueError(f"{value!r}: unknown unit {unit!r}; a burst is counted in bit, kbit, Mbit, Gbit, as in "
                          "'10 Mbit', or in packets, as in '500 packets'")  # fmt: skip
-    return round(number * _RATES[word]), "bit"
+    return round(number * RATES[word]), "bit"
 
 
 def parse_time(value: object) -> float:
     """A duration in seconds, zero allowed."""
-    return _scaled(value, _TIMES, "a time", "12 ms")
+    return _scaled(value, TIMES, "a time", "12 ms")
 
 
 def parse_size(value: object) -> int:
     """A size in bytes; MB is 10^6 and MiB is 2^20."""
-    return round(_scaled(value, _SIZES, "a size", "512 MiB"))
+    return round(_scaled(value, SIZES, "a size", "512 MiB"))
 
 
 def parse_fraction(value: object) -> float:

@@ -106,7 +106,7 @@ def test_clients_may_be_counted_instead_of_named(cohort: Callable[..., Cohort]) 
     hashes = [each.events("run.finished")[0]["weights_sha256"] for each in (named, counted)]
     assert hashes[0] == hashes[1]
 
-    short = cohort(2, server={"clients": 3, "join_timeout_s": 8}).start()
+    short = cohort(2, server={"clients": 3, "join_timeout_s": 20}).start()
     assert short.wait() == 1
     assert "1 of any name never connected (fc.10, fc.11 did)" in short.events("run.failed")[0]["error"]
 

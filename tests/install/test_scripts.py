@@ -83,6 +83,19 @@ def test_what_is_missing_is_named_with_its_reason_before_it_is_installed() -> No
     assert len(installs) == 1 and installs[0].endswith(" cohortnet-no-such-package")
 
 
+@pytest.mark.parametrize(("package", "ends"), [("prometheus", True), ("cohortnet-no-such-package", False)])
+def test_only_a_service_that_we_installed_and_that_is_in_the_way_is_ended(package: str, ends: bool) -> None:
+    setup = (
+        "apt-get() { true; }; apt_is_known() { true; }; apt_is_installed() { false; }; id() { echo 0; };"
+        "apt_log() { echo /dev/null; }; systemd_runs() { true; }; systemctl() { echo \"systemctl $*\" >&3; };"
+    )
+    done = bash(f"exec 3>&1; {setup} apt_missing {package}=why")
+    assert done.returncode == 0, done.stderr
+    assert ("systemctl disable --now prometheus.service" in done.stdout) is ends
+    there = bash(f"exec 3>&1; {setup} apt_is_installed() {{ true; }}; apt_missing {package}=why")
+    assert there.stdout == "", "what was there before is left as it is"
+
+
 def test_an_unusable_python_is_refused_by_name() -> None:
     done = bash("find_python", COHORTNET_PYTHON="/bin/false")
     assert done.returncode == 1

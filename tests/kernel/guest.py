@@ -3,6 +3,7 @@
 It sees the host through four read-only shares (/usr, the Python environment, its interpreter, this checkout) and has no
 network card and no disk: what its tests do stays within it. Results come as JSON lines over its second serial port,
 so there is nothing that it can write. The whole guest has a deadline, and ends with the process that started it.
+COHORTNET_KERNEL_CONSOLE=FILE keeps what it printed, COHORTNET_KERNEL_DEADLINE_S changes the deadline.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from typing import Any
 
 from tests.kernel import initrd, kernel_package
 
-DEADLINE_S = float(os.environ.get("COHORTNET_KERNEL_DEADLINE_S", "420"))
-"""From power on to power off: several times what all tests together take."""
+DEADLINE_S = float(os.environ.get("COHORTNET_KERNEL_DEADLINE_S", "900"))
+"""From power on to power off: several times what all tests together take on two quiet cores (TCG is slow on busy ones).
+"""
 RESULTS = "/dev/ttyS1"
 _MEMORY_MIB = 2048
 _FIRST_MODULES = ("virtio_pci", "9p", "9pnet_virtio")

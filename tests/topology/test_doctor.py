@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 
 from topology import capabilities as probing
-from topology import doctor
+from topology import doctor, host_state, kernel_limits
 from topology.errors import Problem
+from topology.kernel_limits import KernelLimits, Room
 from topology.model import parse_testbed
 from topology.plan import Plan
 from topology.planning import make_plan
+from topology.resources import MOST_NODES, nodes_that_fit
 
 ABLE = doctor.Capabilities(
     root=True,
@@ -271,3 +273,135 @@ def test_without_root_the_doctor_says_what_it_could_not_try(tmp_path: Path) -> N
     assert "sudo" in results["firewall"]["remedy"]
     assert results["firewall"]["detail"].startswith("policy of FORWARD could not be read")
     assert results["Docker"]["status"] in ("warning", "missing")
+
+
+# Limits of the kernel, clock and firewall
+
+
+def limits(**changed: Room) -> KernelLimits:
+    wide = Room(10**6, 0, "sudo sysctl x=")
+    values = dict.fromkeys(("threads", "neighbours", "files", "open_files", "inotify", "net_namespaces"), wide)
+    return KernelLimits(**{**values, **changed})
+
+
+def test_the_kernel_s_limits_are_warned_of_with_numbers() -> None:
+    many = plan([{"role": "client", "cpu": 0.01} for _ in range(150)], runtime="docker")
+    assert doctor.resource_warnings(many, replace(ABLE, memory_available_bytes=2**40), limits()) == []
+    tight = limits(neighbours=Room(1024, 200, "sudo sysctl net.ipv4.neigh.default.gc_thresh3="),
+                   threads=Room(4194304, 900, "sudo sysctl kernel.pid_max="),
+                   open_files=Room(256, 0, "ulimit -n "),
+                   inotify=Room(128, 0, "sudo sysctl fs.inotify.max_user_instances="))  # fmt: skip
+    warned = {w.name: w for w in doctor.resource_warnings(many, replace(ABLE, memory_available_bytes=2**40), tight)}
+    assert set(warned) == {"neighbours", "open files of a process", "inotify"}
+    assert "150 nodes need about 900" in warned["neighbours"].detail and "200 in use" in warned["neighbours"].detail
+    assert "gc_thresh3=4096" in warned["neighbours"].remedy
+    older = replace(ABLE, cgroup_version=1, memory_available_bytes=2**40)
+    assert "inotify" not in {w.name for w in doctor.resource_warnings(many, older, tight)}
+
+
+def test_more_nodes_than_a_bridge_has_ports_are_refused() -> None:
+    small = plan()
+    large = replace(small, nodes=small.nodes * 512)
+    assert len(large.nodes) == 1024
+    assert codes(doctor.check_plan(large, ABLE)) == ["too-many-nodes"]
+
+
+@pytest.mark.live
+def test_a_bridge_of_this_kernel_has_as_many_ports_as_is_said() -> None:
+    script = (
+        "ip link add name br0 type bridge; for i in $(seq 1 1030); do "
+        'echo "link add name v$i master br0 type veth peer name p$i"; done | ip -force -batch - 2>/dev/null; '
+        "ip -o link show master br0 | wc -l"
+    )
+    command = ["unshare", "--net", "sh", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) == MOST_NODES + 1, done
+
+
+def test_the_kernel_s_limits_are_read() -> None:
+    found = kernel_limits.kernel_limits()
+    assert found.threads.most and 0 < found.threads.used < found.threads.most
+    assert found.files.most and found.open_files.most and found.neighbours.most
+    number, first = nodes_that_fit(ABLE, limits(neighbours=Room(1024, 24, "")))
+    assert first == "memory" and number == (6 * 2**30 - 512 * 2**20) // (45 * 2**20)
+    assert nodes_that_fit(ABLE, limits(neighbours=Room(128, 8, ""))) == (20, "neighbours (gc_thresh3)")
+
+
+def test_time_services_say_how_far_the_clock_is_off() -> None:
+    chrony = "A29FC801,192.0.2.1,3,1763798000.1,-0.000123456,0.000010,0.000200,-1.2,0.0,0.1,0.02,0.001,64.2,Normal\n"
+    assert host_state.chrony_offset(chrony) == pytest.approx(0.000123456)
+    assert host_state.chrony_offset("7F7F0101,,0,0.0,0.0,0,0,0,0,0,0,0,0,Not synchronised\n") is None
+    assert host_state.chrony_offset("506 Cannot talk to daemon") is None
+    text = "       Server: 192.0.2.1\n       Offset: +1.234ms\n        Delay: 20ms\n"
+    assert host_state.timesyncd_offset(text) == pytest.approx(0.001234)
+    assert host_state.timesyncd_offset("       Server: n/a\n") is None
+
+
+@pytest.mark.parametrize(
+    ("clock", "status", "said"),
+    [
+        (host_state.Clock("tsc", True, "chrony", 0.002), "ok", "2 ms off as chrony says"),
+        (host_state.Clock("tsc", True, "chrony", 0.2), "warning", "200 ms off"),
+        (host_state.Clock("hpet", True), "warning", "slow one"),
+        (host_state.Clock("tsc", False), "warning", "no time service"),
+        (host_state.Clock("tsc", None), "ok", "not known"),
+    ],
+)
+def test_clocks_are_judged(
+    clock: host_state.Clock, status: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_state, "clock", lambda: clock)
+    (finding,) = [f for f in doctor.findings(ABLE) if f.name == "clock"]
+    assert finding.status == status and said in finding.detail
+
+
+@pytest.mark.live
+def test_chains_of_nftables_that_drop_what_is_forwarded_are_seen() -> None:
+    rules = (
+        "table inet mine { chain through { type filter hook forward priority 0; policy drop; }; "
+        "chain in { type filter hook input priority 0; policy drop; }; }; "
+        "table bridge frames { chain between { type filter hook forward priority 0; policy drop; }; };"
+    )
+    command = ["unshare", "--net", "sh", "-c", f"nft '{rules}' && nft -j list chains"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    assert host_state.dropping_chains(done.stdout) == ("inet mine through", "bridge frames between")
+    assert host_state.dropping_chains("no json") is None
+
+
+@pytest.mark.parametrize(
+    ("forwarding", "status"),
+    [
+        (host_state.Forwarding("DROP", False, ()), "ok"),
+        (host_state.Forwarding("DROP", True, ()), "warning"),
+        (host_state.Forwarding("ACCEPT", True, ()), "ok"),
+        (host_state.Forwarding("ACCEPT", False, ("bridge frames between",)), "warning"),
+        (host_state.Forwarding("ACCEPT", True, ("inet mine through",)), "warning"),
+        (host_state.Forwarding(None, False, None), "warning"),
+    ],
+)
+def test_firewalls_are_judged(
+    forwarding: host_state.Forwarding, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_state, "forwarding", lambda: forwarding)
+    (finding,) = [f for f in doctor.findings(ABLE) if f.name == "firewall"]
+    assert finding.status == status and (status == "ok" or (finding.cost and finding.remedy))
+
+
+def test_the_exit_status_says_whether_a_testbed_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from cohortnet.cli import app
+
+    def run(found: doctor.Capabilities, *options: str) -> tuple[int, dict[str, Any]]:
+        monkeypatch.setattr(doctor, "findings", lambda: [f for f in findings(found) if f.name in WATCHED])
+        result = CliRunner().invoke(app, ["doctor", "--json", *options])
+        return result.exit_code, json.loads(result.stdout)
+
+    WATCHED = ("qdisc netem", "Open vSwitch", "datapath", "veth pairs", "programs")
+    findings = doctor.findings
+    assert run(ABLE)[0] == 0 and run(ABLE, "--strict")[0] == 0
+    status, answer = run(replace(ABLE, netem=False))
+    assert status == 0 and answer["can_raise"] is True and answer["limits"]["threads"]["most"]
+    assert run(replace(ABLE, netem=False), "--strict")[0] == 1
+    status, answer = run(replace(ABLE, ovs_version=None))
+    assert status == 1 and answer["can_raise"] is False

@@ -209,7 +209,11 @@ class Fleet:
 
     def graph_read(self, graph: Graph) -> None:
         """The inventory was read again."""
-        if self.network.set_graph(graph):
+        before = self.network.graph
+        changed = self.network.set_graph(graph)
+        if not changed and self.network.graph is not before:
+            self.queues.wake()  # other shapes of links: flows are the same, queues stand within those shapes
+        if changed:
             LOG.info("inventory: %d switches, %d nodes", len(graph.switches), len(graph.hosts))
             self.wake_all()
 

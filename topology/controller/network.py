@@ -101,6 +101,8 @@ class Network:
         """A new inventory was read. Boards that it lists now are hosts from here on."""
         with self._lock:
             if graph == self._graph:
+                if graph.inventory != self._graph.inventory:
+                    self._graph = graph
                 return False
             self._graph = graph
             hosts = {host.mac for host in graph.hosts}

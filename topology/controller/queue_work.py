@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from topology.controller import queue_counters, queue_lines
+from topology.controller import queue_lines
 from topology.controller.queue_lines import AppliedTree, Line
 from topology.controller.queue_tree import Box, QueueLimit, QueuePlace, build
-from topology.engine import netlink, shaping
+from topology.engine import netlink, queue_counters, shaping
 from topology.errors import TopologyError
 from topology.plan import Shape
 

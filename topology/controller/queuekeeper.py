@@ -71,6 +71,12 @@ class QueueKeeper:
             self._progress.notify_all()
             return self._asked
 
+    @property
+    def pending(self) -> bool:
+        """Whether somebody asked for limits that were not applied yet."""
+        with self._progress:
+            return self._asked > self._done
+
     def settled(self, ticket: int, timeout_s: float) -> tuple[str, ...] | None:
         """Wait until the limits of that time were applied; gives what went wrong, None where it took too long."""
         with self._progress:

@@ -16,11 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from topology.controller import queue_counters
 from topology.controller.queue_lines import AppliedTree
 from topology.controller.queue_tree import QueueLimit, QueueMember, QueuePlace
 from topology.controller.queue_work import Job, Place, carry_out, look
-from topology.engine import namespaces, netlink, send_buffer
+from topology.engine import namespaces, netlink, queue_counters, send_buffer
 from topology.errors import TopologyError
 
 __all__ = ["QueueEnforcer", "QueueLimit", "QueueMember"]

@@ -141,6 +141,7 @@ def status(fleet: Fleet, watch: InventoryWatch, inventory: Path, now: float) -> 
         "nodes": len(view.graph.hosts),
         "boards": len(view.boards),
         "meters": len(fleet.meters.book.state.entries),
+        "queues": {"pending": fleet.queues.pending},
         "inventory": {"path": str(inventory), "read": watch.read_at, "mtime_ns": watch.looked_ns,
                       "problem": watch.problem},  # fmt: skip
         "errors": [asdict(trouble) for trouble in list(fleet.troubles)],

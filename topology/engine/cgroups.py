@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,8 @@ from topology.errors import TopologyError
 
 ROOT = "cohortnet"
 _WANTED_V1 = ("cpu", "cpuacct", "memory", "pids")
+_WHERE_ASKED = frozenset(("cpuset", "freezer"))
+"""Hierarchies of version 1 that a node joins only when it is pinned, or paused."""
 _PERIOD_US = 100_000
 PIDS_MAX = 4096
 """Processes and threads of one node: far more than any node needs, few enough that a runaway loop leaves the host
@@ -51,7 +53,7 @@ def parse_hierarchies(mountinfo: str, unified_controllers: Iterable[str]) -> lis
         if kind[0] == "cgroup2" and not second:
             second.append(Hierarchy(folder, 2, unified))
         elif kind[0] == "cgroup":
-            controllers = frozenset(kind[2].split(",")) & {*_WANTED_V1, "cpuset"}
+            controllers = frozenset(kind[2].split(",")) & {*_WANTED_V1, *_WHERE_ASKED}
             if controllers and not any(h.folder == folder for h in first):
                 first.append(Hierarchy(folder, 1, controllers))
     return second if "memory" in unified or not first else first
@@ -84,7 +86,8 @@ def _write(path: Path, value: str, subject: str) -> None:
         raise TopologyError(f"{subject}: writing {value!r} to {path} failed: {error.strerror}") from None
 
 
-def _make(hierarchy: Hierarchy, parts: tuple[str, ...]) -> Path:
+def make(hierarchy: Hierarchy, parts: tuple[str, ...]) -> Path:
+    """The group of that path, made where it is missing."""
     folder = hierarchy.folder
     if hierarchy.version == 1 and "cpuset" not in hierarchy.controllers:
         with contextlib.suppress(FileNotFoundError):  # most often all but the last are there
@@ -108,7 +111,9 @@ def _make(hierarchy: Hierarchy, parts: tuple[str, ...]) -> Path:
 
 
 def _uses(hierarchy: Hierarchy, cpuset: bool) -> bool:
-    return hierarchy.version == 2 or cpuset or hierarchy.controllers != {"cpuset"}
+    return hierarchy.version == 2 or not hierarchy.controllers <= _WHERE_ASKED or (
+        cpuset and "cpuset" in hierarchy.controllers
+    )
 
 
 def make_core(testbed: str) -> tuple[str, ...]:
@@ -121,7 +126,7 @@ def make_core(testbed: str) -> tuple[str, ...]:
     for hierarchy in hierarchies():
         if not _uses(hierarchy, False):
             continue
-        folder = _make(hierarchy, (ROOT, testbed, "core"))
+        folder = make(hierarchy, (ROOT, testbed, "core"))
         if "cpu" in hierarchy.controllers:
             name, weight = ("cpu.weight", 1000) if hierarchy.version == 2 else ("cpu.shares", 10240)
             for group in (folder.parent, folder):
@@ -171,7 +176,7 @@ def _limit(
         there = not new and (hierarchy.folder / ROOT / testbed / "nodes" / node).is_dir()
         if not _uses(hierarchy, cpuset is not None) and not there:
             continue
-        folder = _make(hierarchy, (ROOT, testbed, "nodes", node))
+        folder = make(hierarchy, (ROOT, testbed, "nodes", node))
         folders.append(str(folder))
         has = hierarchy.controllers
         missing -= has
@@ -215,7 +220,7 @@ def _limit_memory(hierarchy: Hierarchy, folder: Path, memory_bytes: int, subject
         _write(folder / name, value, subject)
 
 
-def _folders(testbed: str, below: str = "") -> list[str]:
+def folders(testbed: str, below: str = "") -> list[str]:
     """All groups of the testbed (or of `core` or `nodes` below it), the deepest first."""
     if not testbed or "/" in testbed or testbed.startswith("."):
         raise TopologyError(f"{testbed!r} is no testbed's name")  # a parent's processes must never be taken for ours
@@ -254,12 +259,18 @@ def testbeds() -> set[str]:
 def members(testbed: str, below: str = "") -> set[int]:
     """The processes in the testbed's groups (or in those below `below`, such as `core`), zombies left out."""
     pids: set[int] = set()
-    for folder in _folders(testbed, below):
-        with contextlib.suppress(OSError), open(f"{folder}/cgroup.procs", encoding="ascii") as file:
-            pids |= {int(pid) for pid in file.read().split()}
+    for folder in folders(testbed, below):
+        pids |= pids_of(folder)
     pids.discard(os.getpid())
     pids.discard(0)  # a process of another PID namespace
     return {pid for pid in pids if not _is_zombie(pid)}
+
+
+def pids_of(folder: str) -> set[int]:
+    """The processes in one group; none where it is gone."""
+    with contextlib.suppress(OSError), open(f"{folder}/cgroup.procs", encoding="ascii") as file:
+        return {int(pid) for pid in file.read().split()}
+    return set()
 
 
 def _is_zombie(pid: int) -> bool:
@@ -279,27 +290,34 @@ def _signal(pids: Iterable[int], number: int) -> None:
             os.kill(pid, number)
 
 
-def end_all(testbed: str, *, grace_s: float, deadline_s: float = 15.0, below: str = "") -> int:
-    """End every process in the testbed's groups: SIGTERM, after `grace_s` SIGKILL, until none is left or `deadline_s`
-    are over.
+def end_all(
+    testbed: str, *, grace_s: float, deadline_s: float = 15.0, below: str = "", keep: Collection[int] = ()
+) -> int:
+    """End every process in the testbed's groups but those of `keep`: SIGTERM, after `grace_s` SIGKILL, until none is
+    left or `deadline_s` are over.
 
     Gives back how many there were. New children of a dying process are caught by the next turn.
     """
     start = time.monotonic()
-    pids = members(testbed, below)
+    for folder in folders(testbed, below):  # a paused process takes no signal, in version 1 not even SIGKILL
+        for file, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+            if os.path.exists(f"{folder}/{file}"):
+                with contextlib.suppress(OSError):
+                    Path(folder, file).write_text(word, encoding="ascii")
+    pids = members(testbed, below) - set(keep)
     ended = set(pids)
     if grace_s > 0 and pids:
         _signal(pids, signal.SIGTERM)
         while (pids := _wait_for_end(pids, start + grace_s)) and time.monotonic() - start < grace_s:
-            pids |= members(testbed, below)
-        pids |= members(testbed, below)
+            pids |= members(testbed, below) - set(keep)
+        pids |= members(testbed, below) - set(keep)
         ended |= pids
     # Each look at thousands of processes takes its time: the deadline counts from the last one that ended.
     fewest, deadline = len(pids), time.monotonic() + deadline_s
     while pids and time.monotonic() < deadline:
         _signal(pids, signal.SIGKILL)
         _wait_for_end(pids, min(deadline, time.monotonic() + 1.0))
-        pids = members(testbed, below)
+        pids = members(testbed, below) - set(keep)
         ended |= pids
         if len(pids) < fewest:
             fewest, deadline = len(pids), time.monotonic() + deadline_s
@@ -326,7 +344,7 @@ def remove(testbed: str, *, deadline_s: float = 5.0) -> list[str]:
     fewest: int | None = None
     while True:
         left: list[str] = []
-        for folder in _folders(testbed):
+        for folder in folders(testbed):
             try:
                 os.rmdir(folder)
             except FileNotFoundError:
@@ -351,7 +369,7 @@ def remove_node(testbed: str, node: str, *, deadline_s: float = 5.0) -> None:
         raise TopologyError(f"{node!r} is no node's name")
     end_all(testbed, grace_s=0.0, below=f"nodes/{node}")
     deadline = time.monotonic() + deadline_s
-    while left := [folder for folder in _folders(testbed, f"nodes/{node}") if os.path.isdir(folder)]:
+    while left := [folder for folder in folders(testbed, f"nodes/{node}") if os.path.isdir(folder)]:
         for folder in left:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)

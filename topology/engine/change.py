@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from topology.engine import daemons, namespaces, state
-from topology.errors import TopologyError
+from topology.errors import Problem, TestbedProblems, TopologyError
 from topology.inventory import read_inventory, write_inventory
-from topology.plan import Plan, PlannedNode
+from topology.plan import Plan, PlannedLink, PlannedNode
 
 LOCK_WAIT_S = 20.0
 
@@ -42,13 +42,14 @@ class Change:
         return core["datapath"] == "system" or any(note.startswith("userspace segmentation") for note in core["notes"])
 
     def entry(self, node: str) -> dict[str, Any]:
-        """A node's entry in the inventory. Raises TopologyError where there is none."""
+        """A node's entry in the inventory. Raises TestbedProblems where there is none."""
         for entry in self.inventory["nodes"]:
             if entry["name"] == node:
                 found: dict[str, Any] = entry
                 return found
         names = ", ".join(item["name"] for item in self.inventory["nodes"][:12])
-        raise TopologyError(f"{self.plan.testbed!r} has no node {node!r}; its nodes: {names}")
+        raise TestbedProblems([Problem(node, "unknown-node", f"{self.plan.testbed!r} has no node {node!r}",
+                                       f"its nodes: {names}")])  # fmt: skip
 
     def macs(self) -> dict[str, str]:
         """Hardware addresses in use, with the node of each."""
@@ -71,6 +72,12 @@ class Change:
                 "cpuset")  # fmt: skip
         self.entry(node.name).update({key: getattr(node, key) for key in keys})
 
+    def note_links(self, links: Mapping[str, PlannedLink]) -> None:
+        """Put links, by name, in the place of the inventory's entries."""
+        self.inventory["links"] = [
+            asdict(links[entry["name"]]) if entry["name"] in links else entry for entry in self.inventory["links"]
+        ]
+
     def save(self) -> None:
         """Write plan and inventory, each in one step."""
         state.keep_plan(self.plan)
@@ -78,7 +85,8 @@ class Change:
 
 
     def wait_for_flows(self, *, timeout_s: float = 30.0) -> None:
-        """Wait until our controller has read the inventory as it was saved, and every switch has its flows.
+        """Wait until our controller has read the inventory as it was saved, every switch has its flows, and limits that
+        queue were set for it.
 
         Raises:
             TopologyError: where it cannot use it, or does not come to an end in time. What was saved stays.
@@ -94,9 +102,10 @@ class Change:
                 read, switches = status["inventory"], status["switches"]
                 if read["mtime_ns"] == saved and read["problem"]:
                     raise TopologyError(f"the controller cannot use the changed inventory: {read['problem']}")
-                if read["mtime_ns"] == saved and switches["flows_installed"] == switches["listed"]:
+                installed, listed = switches["flows_installed"], switches["listed"]
+                if read["mtime_ns"] == saved and installed == listed and not status["queues"]["pending"]:
                     return
-                last = f"{switches['flows_installed']} of {switches['listed']} switches have their flows"
+                last = f"{installed} of {listed} switches have their flows"
             except (OSError, ValueError, KeyError) as error:
                 last = f"its REST: {error}"
             time.sleep(0.02)

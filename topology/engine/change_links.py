@@ -50,25 +50,51 @@ def add_link(testbed: str, link: PlannedLink, ends: Mapping[str, NodeEnd]) -> di
     """
     with changing(testbed) as change:
         _check_new(change, link, ends)
-        lines = _shapes(change, link)
-        _make_pair(change, link, ends)
-        try:
-            for place, interface_lines in lines.items():
-                shaping.apply(_place(change, place), interface_lines, f"link {link.name}")
-            for node, end in ends.items():
-                _configure(change, node, _interface(link, node), end)
-            _add_ports(change, link)
-            _wait_running([(_end_place(change, link, end), _interface(link, end)) for end in (link.a, link.b)])
-        except BaseException:
-            _delete(change, link)
-            raise
+        _build(change, link, ends)
         _note(change, link, ends)
         change.save()
-        if change.inventory["core"]["datapath"] == "netdev":
-            openvswitch.enlarge_buffers(change.plan)
-            send_buffer.enlarge(change.inventory)
+        after_new_ports(change)
         change.wait_for_flows()
         return change.inventory
+
+
+def _build(change: Change, link: PlannedLink, ends: Mapping[str, NodeEnd]) -> None:
+    lines = _shapes(change, link)
+    _make_pair(change, link, ends)
+    try:
+        for place, interface_lines in lines.items():
+            shaping.apply(_place(change, place), interface_lines, f"link {link.name}")
+        for node, end in ends.items():
+            _configure(change, node, _interface(link, node), end)
+        _add_ports(change, link)
+        _wait_running([(_end_place(change, link, end), _interface(link, end)) for end in (link.a, link.b)])
+    except BaseException:
+        _delete(change, link)
+        raise
+
+
+def after_new_ports(change: Change) -> None:
+    """What sockets of new ports need for high rates."""
+    if change.inventory["core"]["datapath"] == "netdev":
+        openvswitch.enlarge_buffers(change.plan)
+        send_buffer.enlarge(change.inventory)
+
+
+def check_remade(change: Change, link: PlannedLink) -> None:
+    """Raise TopologyError where the link could not be made anew: it leads from node to node."""
+    if link.a_port is None and link.b_port is None:
+        raise TopologyError(f"link {link.name} leads from node to node and cannot be made anew; remove it first")
+
+
+def remake(change: Change, link: PlannedLink) -> None:
+    """Make a link between node and switch again whose node has a new network namespace. Raises TopologyError."""
+    name, switch = (link.a, link.b) if link.a_port is None else (link.b, link.a)
+    entry = change.entry(name)
+    port = link.b_port if link.a_port is None else link.a_port
+    place = next(item for item in (entry, *entry.get("further", ()))
+                 if (item["switch"], item["switch_port"]) == (switch, port))  # fmt: skip
+    _delete(change, link)
+    _build(change, link, {name: NodeEnd(place["mac"], place["address"] or None, place["prefix_length"])})
 
 
 def remove_link(testbed: str, name: str) -> dict[str, Any]:

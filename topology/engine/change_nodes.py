@@ -18,10 +18,10 @@ from typing import Any
 
 from topology import plan_check
 from topology.capabilities import capabilities
-from topology.engine import cgroups, change_links, links, namespaces, netlink, removal
+from topology.engine import cgroups, change_cohorts, change_links, links, namespaces, netlink, removal
 from topology.engine.change import Change, changing
 from topology.engine.runtime import Progress
-from topology.errors import TestbedProblems, TopologyError
+from topology.errors import Problem, TestbedProblems, TopologyError
 from topology.inventory import NodeFacts, node_entry
 from topology.plan import Plan, PlannedNode
 
@@ -65,7 +65,7 @@ def add_node(testbed: str, node: PlannedNode, progress: Progress = quiet) -> dic
         change.save()
         try:
             facts = runtime.create(grown, [node], progress)[node.name]
-            _join_management(change, node, facts)
+            join_management(change, node, facts)
         except BaseException:
             runtime.remove_node(testbed, node.name)
             change.plan = plan
@@ -81,15 +81,17 @@ def add_node(testbed: str, node: PlannedNode, progress: Progress = quiet) -> dic
 def remove_node(testbed: str, name: str) -> dict[str, Any]:
     """End a node with all that runs in it, and take its links away; gives the new inventory.
 
+    A client leaves its cohort.
+
     Raises:
-        TopologyError: where there is none of that name, or a cohort needs it.
+        TestbedProblems: where its cohort, a published port, a meter or background traffic needs it.
+        TopologyError: where there is none of that name.
     """
     with changing(testbed) as change:
         change.entry(name)
         node = change.plan.node(name)
-        for cohort in change.plan.cohorts:
-            if name in (cohort.server, *cohort.clients):
-                raise TopologyError(f"node {name!r} belongs to cohort {cohort.name!r}; a cohort keeps its nodes")
+        _check_unneeded(change.plan, node)
+        change_cohorts.leave_cohort(change, name)
         change_links.drop(change, [link for link in change.plan.links if name in (link.a, link.b)])
         removal.pick_runtime(change.plan.runtime_of(node)).remove_node(testbed, name)
         change.plan = replace(change.plan, nodes=tuple(n for n in change.plan.nodes if n.name != name))
@@ -98,6 +100,17 @@ def remove_node(testbed: str, name: str) -> dict[str, Any]:
         change.save()
         change.wait_for_flows()
         return change.inventory
+
+
+def _check_unneeded(plan: Plan, node: PlannedNode) -> None:
+    reasons = [f"its port {port.port} is published" for port in plan.published if port.node == node.name]
+    reasons += [f"flow {flow.name!r} goes to or comes from it" for flow in plan.traffic
+                if node.name in (flow.source, flow.destination)]  # fmt: skip
+    reasons += [f"it is the testbed's {node.role}"] if node.role in ("mlfo-edge", "mlfo-central") else []
+    if reasons:
+        hint = "change the testbed file, and raise it anew"
+        said = [f"{node.name!r} cannot go: {reason}" for reason in reasons]
+        raise TestbedProblems([Problem(node.name, "needed", message, hint) for message in said])
 
 
 def set_limits(
@@ -210,15 +223,19 @@ def _management_port(plan: Plan, node: PlannedNode) -> str:
     return f"mgmt.a{int(IPv4Address(node.management_address)) - int(IPv4Network(plan.management).network_address)}"
 
 
-def _join_management(change: Change, node: PlannedNode, facts: NodeFacts) -> None:
+def join_management(change: Change, node: PlannedNode, facts: NodeFacts) -> None:
+    """Give a node its port in the management network. One that it had in a former namespace goes. Raises TopologyError.
+    """
     port = _management_port(change.plan, node)
 
     def bridge_and_port() -> None:
         bridge = socket.if_nametoindex(links.MANAGEMENT_BRIDGE)
-        batch = netlink.Batch()
+        gone, batch = netlink.Batch(), netlink.Batch()
+        gone.delete(port)
         peer = netlink.Peer(node.management_interface, links.management_mac(node), pid=facts.pid)
         batch.veth(port, peer, master=bridge)
         with netlink.socket_here() as connection:
+            netlink.send(connection, gone, ignore=(errno.ENODEV, errno.EINVAL))
             netlink.send(connection, batch)
             index = socket.if_nametoindex(port)
             second = netlink.Batch()

@@ -170,11 +170,35 @@ class DockerRuntime:
 
     def limit(self, node: str, container: str, changes: Mapping[str, Any]) -> None:
         """Change limits of a running container: arguments of docker-py's `update_container`. Raises TopologyError."""
+        self._asked(node, "change its limits", lambda client: client.update_container(container, **changes))
+
+    def pause(self, node: str, container: str) -> None:
+        """Stop all processes of a container where they stand. Raises TopologyError."""
+        self._asked(node, "pause it", lambda client: client.pause(container))
+
+    def resume(self, node: str, container: str) -> None:
+        """Let a paused container go on. Raises TopologyError."""
+        self._asked(node, "let it go on", lambda client: client.unpause(container))
+
+    def restart(self, node: str, container: str) -> NodeFacts:
+        """End a container's program and start it again; its network namespace is another one then, and empty.
+
+        Raises:
+            TopologyError: with Docker's words, or the program's where it ended at once.
+        """
+
+        def work(client: docker.APIClient) -> NodeFacts:
+            client.restart(container, timeout=5)
+            return _facts(client, container, cgroup_mounts.mounts())
+
+        return self._asked(node, "begin it anew", work)
+
+    def _asked(self, node: str, what: str, work: Callable[[docker.APIClient], Result]) -> Result:
         try:
             with self._client(CALL_TIMEOUT_S) as client:
-                client.update_container(container, **changes)
+                return work(client)
         except (DockerException, requests.RequestException) as error:
-            raise TopologyError(f"node {node!r}: Docker does not change its limits: {explanation(error)}") from error
+            raise TopologyError(f"node {node!r}: Docker does not {what}: {explanation(error)}") from error
 
     def _remove_all(
         self, client: docker.APIClient, testbed: str, removed: dict[str, str], progress: Progress
@@ -335,6 +359,10 @@ def _make(
         )["Id"]
     )
     client.start(identity)
+    return _facts(client, identity, hierarchies)
+
+
+def _facts(client: docker.APIClient, identity: str, hierarchies: Sequence[cgroup_mounts.CgroupMount]) -> NodeFacts:
     pid = int(client.inspect_container(identity)["State"]["Pid"])
     try:
         folders = cgroup_mounts.folders_of(pid, hierarchies)

@@ -32,6 +32,7 @@ from topology.engine import (
     management,
     mixed_runtime,
     namespaces,
+    neighbours,
     openvswitch,
     publish,
     removal,
@@ -90,6 +91,7 @@ def check_plan(plan: Plan, found: Capabilities) -> list[Problem]:
     problems = plan_check.check_plan(plan, found)
     if not problems:  # these ask running programs, which may not be there
         problems += mixed_runtime.runtime_for(plan).check(plan)
+        problems += neighbours.problems(plan, neighbours.others(plan.testbed))
         problems += management.check(plan)
         problems += [Problem("", "no-openvswitch", text) for text in openvswitch.check()]
     return problems
@@ -157,7 +159,7 @@ class _Raising:
 
     def run(self, before_nodes_start: BeforeNodes | None) -> dict[str, Any]:
         plan, timings = self.plan, self.timings
-        state.begin(plan)  # before all else: from here on a removal knows every name
+        neighbours.claim(plan)  # before all else: from here on a removal knows every name
         cgroups.make_core(plan.testbed)
         state.write_atomically(plan.shared / "hosts", hosts_file(plan))
         for node in plan.nodes:

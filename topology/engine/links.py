@@ -202,6 +202,30 @@ def set_link(inventory: Mapping[str, Any], a: str, b: str, up: bool) -> None:
         ) from None
 
 
+def down_links(inventory: Mapping[str, Any]) -> set[str]:
+    """Names of the links that were taken down at a switch end, or lost one. Raises TopologyError where it is not up."""
+    ends = {link[f"{end}_interface"]: link["name"] for link in inventory["links"] for end in "ab"
+            if link[f"{end}_port"] is not None}  # fmt: skip
+
+    def look() -> set[str]:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            return {name for interface, name in ends.items() if not _is_up(probe, interface)}
+
+    try:
+        return namespaces.inside(namespaces.named(inventory["core"]["namespace"]), look)
+    except FileNotFoundError:
+        raise TopologyError(f"testbed {inventory['testbed']!r} is not up; `cohortnet ls` shows those that are"
+                            ) from None  # fmt: skip
+
+
+def _is_up(probe: socket.socket, interface: str) -> bool:
+    try:  # SIOCGIFFLAGS; IFF_UP and IFF_RUNNING, which is the carrier
+        flags = struct.unpack_from("16sh", fcntl.ioctl(probe, 0x8913, struct.pack("16s24x", interface.encode())))[1]
+    except OSError:
+        return False
+    return flags & 0x41 == 0x41
+
+
 def interface_counters(inventory: Mapping[str, Any], node: str) -> dict[str, int]:
     """Bytes and packets of a node's interface in the emulated network: rx_bytes, rx_packets, tx_bytes, tx_packets.
 

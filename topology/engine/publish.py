@@ -36,6 +36,10 @@ def _problem(plan: Plan, position: int, port: PublishedPort, reason: str) -> Pro
         return Problem("controller.rest_host_port", "port-taken",
                        f"{port.host}:{port.host_port} for the controller's REST cannot be used: {reason}",
                        "write `controller: {rest_host_port: PORT}` with a free one")  # fmt: skip
+    if plan.monitoring is not None and plan.monitoring.prometheus_address == f"{port.host}:{port.host_port}":
+        return Problem("monitoring.port", "port-taken",
+                       f"{port.host}:{port.host_port} for Prometheus cannot be used: {reason}",
+                       "write `monitoring: {port: PORT}` with a free one")  # fmt: skip
     return Problem(f"publish[{position}].host_port", "port-taken",
                    f"{port.host}:{port.host_port} for port {port.port} of {port.node!r} cannot be used: {reason}",
                    f"write `publish: [{{node: {port.node}, port: {port.port}, host_port: PORT}}]` with a free one, or "

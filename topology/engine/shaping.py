@@ -18,6 +18,8 @@ from topology.errors import CommandError
 from topology.plan import Plan, Shape
 
 FRAME_BYTES = 1514
+OWN_CLASS = "1:1"
+"""Where an interface has a rate: its class in HTB, which nobody but the engine touches."""
 _LARGEST_SEGMENT_BYTES = 65536 + 14
 """A segmentation offload hands the queue one packet of up to this size: a shorter queue would take none of them."""
 _REFERENCE_RTT_S = 0.1
@@ -56,6 +58,8 @@ def _netem(shape: Shape, limit: int) -> list[str]:
         words += ["delay", f"{round(shape.delay_s * 1e6)}us"]
         if shape.jitter_s:
             words += [f"{round(shape.jitter_s * 1e6)}us"]
+            if shape.distribution not in (None, "uniform"):  # uniform is what netem does without a table
+                words += ["distribution", str(shape.distribution)]
     for word, value in (
         ("loss", shape.loss), ("duplicate", shape.duplicate), ("corrupt", shape.corrupt), ("reorder", shape.reorder),
     ):  # fmt: skip
@@ -127,15 +131,19 @@ _HANDLES = {"netem": 0x10, "bfifo": 0x20, "tbf": 0x30, "pfifo": 0x30}
 _OUTER_HANDLE = 0x50
 
 
-def _leaf_lines(interface: str, shape: Shape) -> list[list[str]]:
+def leaf_lines(interface: str, shape: Shape, *, parent: str | None = None, offset: int = 0) -> list[list[str]]:
+    """Arguments of `tc` for what stands below the rate: at `parent`, by default the engine's own place for it. With an
+    `offset` all handles are others, for a second one beside it.
+    """
     lines = []
-    place = ["root"] if shape.rate_bps is None else ["parent", "1:1"]
+    own = None if shape.rate_bps is None else OWN_CLASS
+    place = ["root"] if parent is None and own is None else ["parent", parent or own or ""]
     chain = leaf(shape)
     for depth, words in enumerate(chain):
         # A handle for each kind and place: one that was there under the same handle is changed, and keeps its inner
         # ones; of another kind it would be refused.
         outer = depth == 0 and len(chain) > 1
-        handle = f"{_OUTER_HANDLE if outer else _HANDLES[words[0]] + depth:x}:"
+        handle = f"{offset + (_OUTER_HANDLE if outer else _HANDLES[words[0]] + depth):x}:"
         lines.append(["qdisc", "replace", "dev", interface, *place, "handle", handle, *words])
         place = ["parent", f"{handle}1"]
     return lines
@@ -143,18 +151,20 @@ def _leaf_lines(interface: str, shape: Shape) -> list[list[str]]:
 
 def commands(interface: str, shape: Shape) -> list[list[str]]:
     """Arguments of `tc` that give the interface this shape on what it sends; none for a shape that does nothing."""
-    return [*_rate_lines(interface, shape), *_leaf_lines(interface, shape)]
+    return [*rate_lines(interface, shape), *leaf_lines(interface, shape)]
 
 
-def _rate_lines(interface: str, shape: Shape) -> list[list[str]]:
+def rate_lines(interface: str, shape: Shape, *, classid: str = OWN_CLASS) -> list[list[str]]:
+    """Arguments of `tc` for HTB and its one class, which holds the rate; none where there is no rate."""
     if shape.rate_bps is None:
         return []
     burst = burst_bytes(shape.rate_bps)
     # The one class never competes: its quantum only has to be one that the kernel does not warn of.
     return [
         ["qdisc", "replace", "dev", interface, "root", "handle", "1:", "htb", "default", "1"],
-        ["class", "replace", "dev", interface, "parent", "1:", "classid", "1:1", "htb", "rate", f"{shape.rate_bps}bit",
-         "ceil", f"{shape.rate_bps}bit", "burst", f"{burst}b", "cburst", f"{burst}b", "quantum", "60000"],
+        ["class", "replace", "dev", interface, "parent", "1:", "classid", classid, "htb",
+         "rate", f"{shape.rate_bps}bit", "ceil", f"{shape.rate_bps}bit",
+         "burst", f"{burst}b", "cburst", f"{burst}b", "quantum", "60000"],
     ]  # fmt: skip
 
 
@@ -164,12 +174,22 @@ def change_commands(interface: str, old: Shape, new: Shape) -> list[list[str]]:
     """
     if old.rate_bps is not None and new.rate_bps is not None:
         # HTB itself cannot be changed, its class can.
-        return [*_rate_lines(interface, new)[1:], *_leaf_lines(interface, new)]
-    kinds = [words[0] for words in leaf(new)]
-    if old.rate_bps is None and new.rate_bps is None and kinds and kinds == [words[0] for words in leaf(old)]:
-        return _leaf_lines(interface, new)
+        return [*rate_lines(interface, new)[1:], *leaf_lines(interface, new)]
+    kinds = leaf(new)
+    if old.rate_bps is None and new.rate_bps is None and kinds and same_kinds(old, new):
+        return leaf_lines(interface, new)
     had = commands(interface, old)
     return [*([["qdisc", "del", "dev", interface, "root"]] if had else []), *commands(interface, new)]
+
+
+def same_kinds(old: Shape, new: Shape) -> bool:
+    """Whether the disciplines below the rate can be changed in place: they are of the same kinds, and netem is not to
+    forget a table of a distribution (it takes another one, and has no word for none).
+    """
+    if [words[0] for words in leaf(old)] != [words[0] for words in leaf(new)]:
+        return False
+    had, wanted = (shape.distribution if shape.jitter_s else None for shape in (old, new))
+    return had in (None, "uniform") or wanted not in (None, "uniform")
 
 
 def without(shape: Shape, unsupported: Sequence[str]) -> Shape:

@@ -83,7 +83,9 @@ def traces(plan: Plan) -> list[str]:
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             with contextlib.suppress(OSError):
-                if f"/cohortnet/{plan.testbed}/" in (process / "cgroup").read_text():
+                # A zombie is gone but for its parent's look at it; in cgroups of version 2 it keeps its group's name.
+                zombie = (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+                if not zombie and f"/cohortnet/{plan.testbed}/" in (process / "cgroup").read_text():
                     found.append(f"process {process.name}: {(process / 'cmdline').read_bytes()!r}")
     return found
 
