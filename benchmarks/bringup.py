@@ -11,12 +11,15 @@ namespace      our namespace runtime: cgroups, namespaces, a first process in ea
                ends of all links, an Open vSwitch of its own (its start is counted), no controller (switches learn, as
                Mininet's do)
 controller     the same with our controller: until every switch has all its flows
-agents         the factory-satellite preset with n clients, until every node's agent answers (namespace runtime)
+agents         the factory-satellite preset with n clients, until every node's agent answers (namespace runtime); the
+               imports of the program that forks the agents, once a testbed and beside all else, are named apart
 mininet        Mininet with TCLink, and OVSSwitch in the datapath that this kernel has (Debian's package mininet)
 docker-limit   n containers by `docker run -d --network none`, eight at a time
 docker         our docker runtime with the same image
 
-Each contender runs in a process of its own. Seconds are medians; memory is how much less the machine had at worst.
+Each run is a process of its own, and begins when the kernel has taken the namespaces of the one before apart. All
+contenders of a size take their turn, then all again, so that whatever else the machine does meets all alike. Seconds
+are medians; memory is how much less the machine had at worst.
 """
 
 from __future__ import annotations
@@ -125,13 +128,14 @@ def ours(nodes: int, runtime: str, controller: str) -> dict[str, Any]:
     from topology.model import parse_testbed
     from topology.planning import make_plan
 
-    plan = make_plan(parse_testbed(testbed(nodes, runtime, controller)))
     memory, start = Memory(), time.monotonic()
+    plan = make_plan(parse_testbed(testbed(nodes, runtime, controller)))  # as Mininet's Topo is part of its time
     try:
         engine.raise_testbed(plan)
         up = time.monotonic() - start
         steps = json.loads((plan.state / "timings.json").read_text())
         peak = memory.end()
+        steps["plan"] = round(up - steps["total"], 4)  # and what is looked at before anything is made
     finally:
         removal = engine.remove_testbed(plan.testbed)
     if removal.left:
@@ -152,6 +156,15 @@ def agents(nodes: int) -> dict[str, Any]:
     })  # fmt: skip
     plan = make_plan(chosen)
     memory, start = Memory(), time.monotonic()
+    imported: list[float] = []
+
+    def watch() -> None:  # the spawner has its socket when its imports are done
+        while not imported and time.monotonic() - start < 300:
+            if plan.spawner.exists():
+                imported.append(time.monotonic() - start)
+            time.sleep(0.01)
+
+    threading.Thread(target=watch, daemon=True).start()
     try:
         raise_all(plan, chosen, ROOT / "build" / "bench-runs", lambda *_: None)
         up, peak = time.monotonic() - start, memory.end()
@@ -159,7 +172,24 @@ def agents(nodes: int) -> dict[str, Any]:
         removal = remove_all(plan.testbed, lambda *_: None)
     if removal.left:
         raise SystemExit(f"left behind: {removal.left}")
-    return {"up_s": up, "down_s": removal.seconds, "peak_mib": peak}
+    return {"up_s": up, "down_s": removal.seconds, "peak_mib": peak, "steps": {"imports": imported[0]}}
+
+
+def settle(timeout_s: float = 120.0) -> None:
+    """Wait until the kernel has taken apart the network namespaces of those before: it does so after their end, and
+    whoever makes a network meanwhile waits for it.
+    """
+    deadline, calm = time.monotonic() + timeout_s, 0
+    while calm < 4 and time.monotonic() < deadline:
+        busy = False
+        for path in Path("/proc").glob("[0-9]*/comm"):
+            try:
+                name = path.read_text(encoding="utf-8", errors="replace").strip()
+            except OSError:
+                continue
+            busy |= name.startswith("kworker/") and name.endswith("+netns")
+        calm = 0 if busy else calm + 1
+        time.sleep(0.05)
 
 
 @contextmanager
@@ -271,17 +301,32 @@ WORK: dict[str, Callable[[int], dict[str, Any]]] = {
 }
 
 
-def measure(contender: str, nodes: int, runs: int) -> dict[str, Any]:
-    """Medians of so many runs, each in its own process."""
-    found = []
+def one_run(contender: str, nodes: int) -> dict[str, Any]:
+    """One run in a process of its own."""
+    settle()
+    load = os.getloadavg()[0]
+    done = subprocess.run([sys.executable, __file__, "--worker", contender, str(nodes)], capture_output=True,
+                          text=True, timeout=1800, check=False)  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{contender}, {nodes} nodes: {done.stderr[-1500:]}")
+    result: dict[str, Any] = {**json.loads(done.stdout.splitlines()[-1]), "load": load}
+    print(f"{nodes} {contender}: up {result['up_s']:.2f} s, down {result['down_s']:.2f} s, load {load:.1f}",
+          file=sys.stderr)  # fmt: skip
+    return result
+
+
+def measure(contenders: Sequence[str], nodes: int, runs: int) -> list[dict[str, Any]]:
+    """A row a contender: medians of so many runs."""
+    found: dict[str, list[dict[str, Any]]] = {contender: [] for contender in contenders}
     for _ in range(runs):
-        done = subprocess.run([sys.executable, __file__, "--worker", contender, str(nodes)], capture_output=True,
-                              text=True, timeout=1800, check=False)  # fmt: skip
-        if done.returncode:
-            raise SystemExit(f"{contender}, {nodes} nodes: {done.stderr[-1500:]}")
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-    result = {key: statistics.median(run[key] for run in found) for key in ("up_s", "down_s", "peak_mib")}
-    return {"contender": contender, "nodes": nodes, **result, "steps": found[-1].get("steps")}
+        for contender in contenders:
+            found[contender].append(one_run(contender, nodes))
+    return [
+        {"contender": contender, "nodes": nodes,
+         **{key: statistics.median(run[key] for run in all_runs) for key in ("up_s", "down_s", "peak_mib")},
+         "runs": all_runs}
+        for contender, all_runs in found.items()
+    ]  # fmt: skip
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -299,7 +344,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         cells = [row["nodes"], row["contender"], f"{row['up_s']:.2f}", each, ratio, faster, f"{row['down_s']:.2f}",
                  down, f"{row['peak_mib']:.0f}"]  # fmt: skip
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
-    return "\n".join(lines)
+    loads = [run["load"] for row in rows for run in row["runs"]]
+    notes = [f"load {loads[0]:.1f} before the first run, {loads[-1]:.1f} before the last, at most {max(loads):.1f}"]
+    notes += [f"{row['nodes']} agents: of {row['up_s']:.2f} s up, the imports of what forks them took "
+              f"{statistics.median(run['steps']['imports'] for run in row['runs']):.2f} s"
+              for row in rows if row["contender"] == "agents"]  # fmt: skip
+    return "\n".join([*lines, "", *notes])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -317,15 +367,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if any(nodes < 10 or nodes % 10 for nodes in arguments.nodes):
         parser.error("--nodes: whole tens")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for nodes in arguments.nodes:
-        for contender in arguments.only:
-            if contender.startswith("docker") and nodes > DOCKER_MOST:
-                continue
-            rows.append(measure(contender, nodes, arguments.runs))
-            print(f"{nodes} {contender}: up {rows[-1]['up_s']:.2f} s, down {rows[-1]['down_s']:.2f} s", file=sys.stderr)
-            if arguments.json:
-                arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+        rows += measure([c for c in arguments.only if not c.startswith("docker") or nodes <= DOCKER_MOST], nodes,
+                        arguments.runs)  # fmt: skip
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(rows))
     return 0
 
