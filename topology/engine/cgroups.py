@@ -222,11 +222,14 @@ def _limit_memory(hierarchy: Hierarchy, folder: Path, memory_bytes: int, subject
 
 def folders(testbed: str, below: str = "") -> list[str]:
     """All groups of the testbed (or of `core` or `nodes` below it), the deepest first."""
+    return [folder for hierarchy in hierarchies() for folder in _below(hierarchy, testbed, below)]
+
+
+def _below(hierarchy: Hierarchy, testbed: str, below: str) -> list[str]:
     if not testbed or "/" in testbed or testbed.startswith("."):
         raise TopologyError(f"{testbed!r} is no testbed's name")  # a parent's processes must never be taken for ours
     found: list[str] = []
-    for hierarchy in hierarchies():
-        _walk(f"{hierarchy.folder}/{ROOT}/{testbed}/{below}".rstrip("/"), found)
+    _walk(f"{hierarchy.folder}/{ROOT}/{testbed}/{below}".rstrip("/"), found)
     return found
 
 
@@ -299,9 +302,10 @@ def end_all(
     Gives back how many there were. New children of a dying process are caught by the next turn.
     """
     start = time.monotonic()
-    for folder in folders(testbed, below):  # a paused process takes no signal, in version 1 not even SIGKILL
-        for file, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
-            if os.path.exists(f"{folder}/{file}"):
+    for hierarchy in hierarchies():  # a paused process takes no signal, in version 1 not even SIGKILL
+        if hierarchy.version == 2 or "freezer" in hierarchy.controllers:
+            file, word = ("cgroup.freeze", "0") if hierarchy.version == 2 else ("freezer.state", "THAWED")
+            for folder in _below(hierarchy, testbed, below):
                 with contextlib.suppress(OSError):
                     Path(folder, file).write_text(word, encoding="ascii")
     pids = members(testbed, below) - set(keep)
