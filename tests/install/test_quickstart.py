@@ -61,6 +61,8 @@ class Checkout:
             [str(self.folder / "scripts/quickstart.sh"), *options],
             env=os.environ | {"PATH": path} | environment,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            # Where the tests run in the background, SIGINT is ignored, and a shell cannot take that back.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     def calls(self) -> list[str]:
