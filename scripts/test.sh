@@ -67,8 +67,8 @@ step shellcheck shellcheck -x .ci/run scripts/*.sh
 tests() { env PATH="$COHORTNET_VENV/bin:$PATH" "$COHORTNET_VENV/bin/python" -m pytest "$@"; }
 
 # Tests that raise no testbed of this host run beside the others; tests that measure rates run last, when those are done.
-beside=(tests/fl_node tests/mlfo tests/kernel tests/monitoring/prometheus tests/monitoring/report)
-measuring=(tests/topology tests/system/test_meters.py tests/system/test_fallback.py)
+beside=(tests/fl_node tests/mlfo tests/monitoring/prometheus tests/monitoring/report)
+measuring=(tests/topology tests/kernel tests/system/test_meters.py tests/system/test_fallback.py)
 
 everything() {
     local paths=() status=0 log=build/tests-beside.log

@@ -230,7 +230,7 @@ def test_what_stands_against_it_is_said_before_anything_starts(tmp_path: Path) -
             done = run("up", str(file), *delay_options(), check=False)
         finally:
             other.terminate()
-    assert done.returncode == 2 and "nothing was started" in done.stderr
+    assert done.returncode == 2 and "nothing was done" in done.stderr
     assert f"monitoring.port: port {taken} of this host is in use" in done.stderr
     assert f"(pid {other.pid})" in done.stderr and "write `monitoring: {port: PORT}`" in done.stderr
     assert wait_for_none(name) == []

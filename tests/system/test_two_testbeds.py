@@ -107,7 +107,7 @@ def _refused(file: Path, runs: Path) -> None:
         publish=[{"node": "mo.1", "port": 8000, "host_port": two[0]}],
     ))  # fmt: skip
     done = run("up", str(file), *delay_options(), "--runs", str(runs), check=False)
-    assert done.returncode == 2 and "nothing was started" in done.stderr
+    assert done.returncode == 2 and "nothing was done" in done.stderr
     for path, who in (("controller.rest_host_port", ONE), ("publish[0].host_port", TWO), ("management_pool", TWO)):
         (line,) = [line for line in done.stderr.splitlines() if f" {path}: " in line]
         assert f"the testbed '{who}'" in line

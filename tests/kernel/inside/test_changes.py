@@ -26,8 +26,11 @@ def change(star: dict[str, Any], node: str, wanted: dict[str, Any]) -> None:
 def test_a_first_delay_and_none_any_more_lose_nothing(star: dict[str, Any]) -> None:
     without = probe.train(star, "plain", "sink", 200, interval_s=0.002)
     try:
-        with Stream(star, "plain", "sink", per_second=300, size=400) as stream:
+        with Stream(star, "plain", "sink", per_second=300, size=400) as first:
             change(star, "plain", {"rate_bps": 20 * M})
+        # The kernel stops an interface for a moment when it gets its first discipline: what is sent just then is lost.
+        assert first.sent > 20 and len(first.lost) <= 2, first
+        with Stream(star, "plain", "sink", per_second=300, size=400) as stream:
             change(star, "plain", {"delay_s": 0.02})
             delayed = probe.train(star, "plain", "sink", 200, interval_s=0.002)
             change(star, "plain", {"queue_packets": 300})
@@ -35,7 +38,6 @@ def test_a_first_delay_and_none_any_more_lose_nothing(star: dict[str, Any]) -> N
             change(star, "plain", {"distribution": "pareto", "rate_bps": 5 * M})
             change(star, "plain", {"distribution": "uniform"})
             change(star, "plain", {"delay_s": 0.0, "jitter_s": 0.0, "distribution": None})
-            change_shapes.reset(star["testbed"])
     finally:
         change_shapes.reset(star["testbed"])
     print(stream)

@@ -14,8 +14,9 @@ from topology.errors import TestbedProblems
 from topology.inventory import CoreFacts, build_inventory
 from topology.model import parse_testbed
 from topology.plan import Plan, plan_from_dict
-from topology.plan_check import check_plan, resource_warnings
+from topology.plan_check import check_plan
 from topology.planning import make_plan
+from topology.resources import resource_warnings
 from topology.traffic.paths import narrowest_bps
 
 
