@@ -41,8 +41,12 @@ TESTBED_LABEL = "cohortnet.testbed"
 NODE_LABEL = "cohortnet.node"
 CHECK_LABEL = "cohortnet.check"
 
-WORKERS = 6
-"""Containers made at a time: from four on the daemon is the limit (measured with 4, 8 and 16)."""
+WORKERS = 12
+"""Containers made at a time: on an idle machine the daemon is the limit from four on, on a busy one a dozen keep it at
+work (50 containers under load: 8.2 to 13.8 s with 6, 4.3 to 7.4 s with 12, `docker run` 5.0 to 9.8 s).
+"""
+REMOVERS = 32
+"""Containers removed at a time: most of a removal is waiting (50 containers: 1.7 s with 12, 1.3 s with 32)."""
 QUICK_TIMEOUT_S = 5.0
 CALL_TIMEOUT_S = 120.0
 """One call that makes, starts or removes a container; a loaded machine takes seconds for one."""
@@ -66,6 +70,7 @@ class DockerRuntime:
     def __init__(self, base_url: str | None = None, workers: int = WORKERS) -> None:
         self._base_url = base_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         self._workers = workers
+        self._removers = max(workers, REMOVERS)
 
     def starts_programs(self) -> bool:
         """A node's program is its container's command."""
@@ -114,7 +119,7 @@ class DockerRuntime:
                 except (DockerException, requests.RequestException, OSError) as error:
                     raise _failure(plan, node, error) from error
 
-            facts = dict(self._in_parallel("containers", nodes, make, progress))
+            facts = dict(self._in_parallel("containers", nodes, make, progress, self._workers))
             # A program that cannot work ends within its first moments, and its network namespace with it.
             for node in nodes:
                 found = facts[node.name]
@@ -230,7 +235,7 @@ class DockerRuntime:
                     # tried again until the deadline.
                     reasons[key] = f" ({explanation(error)})"
 
-            self._in_parallel("containers removed", list(found), drop, progress)
+            self._in_parallel("containers removed", list(found), drop, progress, self._removers)
             if fresh:
                 # Many containers take long honestly; the deadline is for those that do not go.
                 deadline = time.monotonic() + 30.0
@@ -246,7 +251,7 @@ class DockerRuntime:
             )
         path = self._base_url.removeprefix("unix://")
         try:
-            client = docker.APIClient(base_url=self._base_url, timeout=timeout_s, max_pool_size=self._workers)
+            client = docker.APIClient(base_url=self._base_url, timeout=timeout_s, max_pool_size=self._removers)
         except (DockerException, requests.RequestException) as error:
             if not os.path.exists(path):
                 reason = f"there is no socket {path}"
@@ -275,12 +280,13 @@ class DockerRuntime:
         except (DockerException, requests.RequestException) as error:
             raise TopologyError(f"image {image!r}: {explanation(error)}") from error
 
+    @staticmethod
     def _in_parallel(
-        self, step: str, items: Sequence[Item], work: Callable[[Item], Result], progress: Progress
+        step: str, items: Sequence[Item], work: Callable[[Item], Result], progress: Progress, workers: int
     ) -> list[Result]:
         """All results, in any order. A failure stops what has not begun; it is raised once the rest ended."""
         results = []
-        with ThreadPoolExecutor(max_workers=self._workers, thread_name_prefix="docker") as pool:
+        with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="docker") as pool:
             futures = [pool.submit(work, item) for item in items]
             try:
                 for done, future in enumerate(as_completed(futures), start=1):
