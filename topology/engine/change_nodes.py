@@ -140,16 +140,11 @@ def set_limits(
         if problems:
             raise TestbedProblems(problems)
         if entry["container_id"]:
-            from topology.engine.docker_runtime import CPU_PERIOD_US, DockerRuntime
+            from topology.engine import docker_containers
+            from topology.engine.docker_runtime import DockerRuntime
 
-            changes: dict[str, Any] = {}
-            if cpu is not None:
-                changes |= {"cpu_period": CPU_PERIOD_US, "cpu_quota": max(1000, round(cpu * CPU_PERIOD_US))}
-            if memory_bytes is not None:
-                changes |= {"mem_limit": memory_bytes, "memswap_limit": memory_bytes}
-            if cpuset is not None:
-                changes["cpuset_cpus"] = cpuset
-            DockerRuntime().limit(name, entry["container_id"], {**changes, **(docker or {})})
+            changes = {**docker_containers.limits(cpu, memory_bytes, cpuset), **(docker or {})}
+            DockerRuntime().limit(name, entry["container_id"], changes)
         elif docker:
             raise TopologyError(f"node {name!r} is no container: {', '.join(docker)} cannot be set")
         else:

@@ -20,26 +20,20 @@ from typing import Any, TypeVar
 import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
-from docker.types import LogConfig
 
 from topology import cgroup_mounts
 from topology.docker_images import (
     ImageFacts,
     explanation,
     image_facts,
-    image_needs,
-    lint_image,
     missing_image,
 )
+from topology.engine import docker_checks, docker_containers
 from topology.engine.runtime import Progress
 from topology.errors import Problem, TopologyError
 from topology.finding import some
 from topology.inventory import NodeFacts
 from topology.plan import Plan, PlannedNode
-
-TESTBED_LABEL = "cohortnet.testbed"
-NODE_LABEL = "cohortnet.node"
-CHECK_LABEL = "cohortnet.check"
 
 WORKERS = 12
 """Containers made at a time: on an idle machine the daemon is the limit from four on, on a busy one a dozen keep it at
@@ -50,13 +44,6 @@ REMOVERS = 32
 QUICK_TIMEOUT_S = 5.0
 CALL_TIMEOUT_S = 120.0
 """One call that makes, starts or removes a container; a loaded machine takes seconds for one."""
-PIDS_LIMIT = 4096
-LEAST_MEMORY_BYTES = 6 * 2**20
-LEAST_CPU = 0.01
-CPU_PERIOD_US = 100_000
-IDLE_COMMAND = ["sleep", "infinity"]
-"""For a node without program on an image without command: it stands idle, as in the namespace runtime."""
-LOGS = LogConfig(type=LogConfig.types.JSON, config={"max-size": "16m", "max-file": "2"})
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -78,13 +65,13 @@ class DockerRuntime:
 
     def check(self, plan: Plan) -> list[Problem]:
         """What stands against this plan: the daemon, images, what they lack, limits, names that are taken."""
-        problems = _check_limits(plan)
+        problems = docker_checks.check_limits(plan)
         try:
             with self._client(QUICK_TIMEOUT_S) as client:
                 client.ping()
-                taken = _taken_names(client, plan)
+                taken = docker_checks.taken_names(client, plan)
             with self._client(CALL_TIMEOUT_S) as client:
-                return problems + _check_images(client, plan) + taken
+                return problems + docker_checks.check_images(client, plan) + taken
         except TopologyError as error:
             return [*problems, Problem("runtime", "no-docker", str(error), self._start_hint())]
         except (DockerException, requests.RequestException) as error:
@@ -112,12 +99,12 @@ class DockerRuntime:
             images = {image: self._image(client, image) for image in dict.fromkeys(n.image for n in nodes)}
 
             def make(node: PlannedNode) -> tuple[str, NodeFacts]:
-                options = container_options(plan, node, images[node.image], hosts)
+                options = docker_containers.container_options(plan, node, images[node.image], hosts)
                 try:
-                    _node_folder(node, images[node.image])
-                    return node.name, _make(client, node, options, hierarchies)
+                    docker_containers.make_folder(node, images[node.image])
+                    return node.name, docker_containers.make(client, node, options, hierarchies)
                 except (DockerException, requests.RequestException, OSError) as error:
-                    raise _failure(plan, node, error) from error
+                    raise docker_containers.failure(plan, node, error) from error
 
             facts = dict(self._in_parallel("containers", nodes, make, progress, self._workers))
             # A program that cannot work ends within its first moments, and its network namespace with it.
@@ -125,9 +112,9 @@ class DockerRuntime:
                 found = facts[node.name]
                 if found.container_id and not Path(f"/proc/{found.pid}").exists():
                     try:
-                        raise _ended_at_once(client, found.container_id)
+                        raise docker_containers.ended_at_once(client, found.container_id)
                     except (DockerException, requests.RequestException) as error:
-                        raise _failure(plan, node, error) from error
+                        raise docker_containers.failure(plan, node, error) from error
             return facts
 
     def remove(self, testbed: str, state: Path, progress: Progress) -> list[str]:
@@ -167,7 +154,7 @@ class DockerRuntime:
         """Remove the container of one node. Raises TopologyError with Docker's words."""
         try:
             with self._client(CALL_TIMEOUT_S) as client:
-                for key in _containers(client, testbed, node):
+                for key in docker_containers.of_testbed(client, testbed, node):
                     with suppress(NotFound):
                         client.remove_container(key, force=True, v=True)
         except (DockerException, requests.RequestException) as error:
@@ -194,7 +181,7 @@ class DockerRuntime:
 
         def work(client: docker.APIClient) -> NodeFacts:
             client.restart(container, timeout=5)
-            return _facts(client, container, cgroup_mounts.mounts())
+            return docker_containers.facts(client, container, cgroup_mounts.mounts())
 
         return self._asked(node, "begin it anew", work)
 
@@ -213,7 +200,7 @@ class DockerRuntime:
         reasons: dict[str, str] = {}
         empty = False
         while True:
-            found = _containers(client, testbed)
+            found = docker_containers.of_testbed(client, testbed)
             if not found and empty:
                 return []
             empty = not found
@@ -296,202 +283,6 @@ class DockerRuntime:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
         return results
-
-
-def container_options(
-    plan: Plan, node: PlannedNode, image: ImageFacts, hosts: Mapping[str, str]
-) -> dict[str, Any]:
-    """What is asked of Docker for one node: arguments of `create_container`, under "host" of its host config.
-
-    What the node's own options say comes last, and stands. Pure.
-    """
-    create: dict[str, Any] = dict(node.options.get("create", {}))
-    host: dict[str, Any] = dict(node.options.get("host", {}))
-    limits: dict[str, Any] = {"pids_limit": PIDS_LIMIT}
-    if node.cpu is not None:
-        # A quota and not `nano_cpus`: one made with the latter takes no other limit while it runs.
-        limits |= {"cpu_period": CPU_PERIOD_US, "cpu_quota": max(1000, round(node.cpu * CPU_PERIOD_US))}
-    if node.memory_bytes is not None:
-        # Swap would turn a limit into a slow node.
-        limits |= {"mem_limit": node.memory_bytes, "memswap_limit": node.memory_bytes}
-    if node.cpuset is not None:
-        limits["cpuset_cpus"] = node.cpuset
-    command: list[str] | None = None if node.program is None else list(node.program)
-    if command is None and not image.has_command:
-        command = IDLE_COMMAND
-    return {
-        "image": image.name,
-        "command": command,
-        "name": node.container,
-        "hostname": node.name,
-        # An image's own shell or interpreter as its command ends at once when its input is closed.
-        "stdin_open": node.program is None,
-        "environment": dict(node.environment),
-        "labels": {TESTBED_LABEL: plan.testbed, NODE_LABEL: node.name},
-        "host": {
-            "network_mode": "none",
-            "init": True,
-            "binds": [f"{plan.shared}:{plan.shared}:ro", f"{node.state}:{node.state}:rw", *host.pop("binds", [])],
-            "extra_hosts": dict(hosts),
-            "log_config": LOGS,
-            "restart_policy": {"Name": "no"},
-            **limits,
-            **host,
-        },
-        **create,
-    }
-
-
-def _node_folder(node: PlannedNode, image: ImageFacts) -> None:
-    # Made before it is bound: Docker binds nothing that is not there.
-    folder = Path(node.state)
-    folder.mkdir(parents=True, exist_ok=True)
-    if image.user.split(":")[0] not in ("", "0", "root"):
-        # Only root comes this far on the host; in the container it is the image's own user who has
-        # to write here.
-        folder.chmod(0o777)
-
-
-def _make(
-    client: docker.APIClient,
-    node: PlannedNode,
-    options: Mapping[str, Any],
-    hierarchies: Sequence[cgroup_mounts.CgroupMount],
-) -> NodeFacts:
-    arguments = {key: value for key, value in options.items() if key != "host"}
-    identity = str(
-        client.create_container(
-            **arguments, detach=True, host_config=client.create_host_config(**options["host"])
-        )["Id"]
-    )
-    client.start(identity)
-    return _facts(client, identity, hierarchies)
-
-
-def _facts(client: docker.APIClient, identity: str, hierarchies: Sequence[cgroup_mounts.CgroupMount]) -> NodeFacts:
-    pid = int(client.inspect_container(identity)["State"]["Pid"])
-    try:
-        folders = cgroup_mounts.folders_of(pid, hierarchies)
-    except OSError as error:
-        raise _ended_at_once(client, identity) from error
-    return NodeFacts(pid=pid, cgroups=tuple(str(folder) for folder in folders), container_id=identity)
-
-
-def _ended_at_once(client: docker.APIClient, identity: str) -> DockerException:
-    # The daemon hears of an end a moment after it; until then it says that the process is running.
-    deadline = time.monotonic() + QUICK_TIMEOUT_S
-    while (state := client.inspect_container(identity)["State"])["Running"]:
-        if time.monotonic() > deadline:
-            return DockerException(f"its process {state['Pid']} is not among this machine's processes")
-        time.sleep(0.1)
-    said = client.logs(identity, stdout=True, stderr=True, tail=5).decode(errors="replace").strip()
-    return DockerException(
-        f"its command ended at once with status {state['ExitCode']}: {said[-400:] or 'no output'}"
-    )
-
-
-def _failure(plan: Plan, node: PlannedNode, error: Exception) -> TopologyError:
-    where = f"node {node.name!r} (container {node.container!r}, image {node.image!r})"
-    if isinstance(error, APIError) and error.status_code == 409:
-        return TopologyError(
-            f"{where}: the name is taken: {explanation(error)}\n    -> `docker rm -f {node.container}` "
-            "where it is not "
-            f"needed, `cohortnet down {plan.testbed}` where it is a leftover, or another `container_prefix:`"
-        )
-    return TopologyError(f"{where}: {explanation(error)}")
-
-
-def _containers(client: docker.APIClient, testbed: str, node: str | None = None) -> dict[str, str]:
-    labels = [f"{TESTBED_LABEL}={testbed}", *([f"{NODE_LABEL}={node}"] if node else [])]
-    found = client.containers(all=True, filters={"label": labels})
-    return {str(item["Id"]): (item["Names"] or [item["Id"][:12]])[0].lstrip("/") for item in found}
-
-
-def _taken_names(client: docker.APIClient, plan: Plan) -> list[Problem]:
-    wanted = {node.container for node in plan.nodes}
-    problems = []
-    leftovers = []
-    for item in client.containers(all=True):
-        labels = item["Labels"] or {}
-        names = {name.lstrip("/") for name in item["Names"] or ()} & wanted
-        owner = labels.get(TESTBED_LABEL)
-        if owner == plan.testbed and CHECK_LABEL not in labels:
-            leftovers.append((item["Names"] or [item["Id"][:12]])[0].lstrip("/"))
-            continue
-        for name in sorted(names):
-            if owner:
-                problems.append(
-                    Problem(
-                        "container_prefix",
-                        "name-taken",
-                        f"the container name {name!r} belongs to testbed {owner!r}",
-                        f"`cohortnet down {owner}`, or another `container_prefix:`",
-                    )
-                )
-            else:
-                problems.append(
-                    Problem(
-                        "container_prefix",
-                        "name-taken",
-                        f"a container that is not Cohortnet's has the name {name!r} (image "
-                        f"{item['Image']}, {item['Status'].lower()})",
-                        f"`docker rm -f {name}` where it is not needed, else another `container_prefix:`",
-                    )
-                )
-    if leftovers:
-        problems.append(
-            Problem(
-                "name",
-                "already-there",
-                f"testbed {plan.testbed!r} still has {len(leftovers)} containers here ({some(leftovers)})",
-                f"`cohortnet down {plan.testbed}` removes them",
-            )
-        )
-    return problems
-
-
-def _check_images(client: docker.APIClient, plan: Plan) -> list[Problem]:
-    problems: list[Problem] = []
-    for image in dict.fromkeys(node.image for node in plan.nodes):
-        try:
-            facts = image_facts(client, image)
-        except ImageNotFound:
-            problems.append(missing_image(image))
-            continue
-        programs = [n.program for n in plan.nodes if n.image == image and n.program and n.options.get("lint", True)]
-        if programs:
-            needs = image_needs(programs, has_entrypoint=facts.has_entrypoint)
-            problems += lint_image(
-                client, facts, needs, {TESTBED_LABEL: plan.testbed, CHECK_LABEL: plan.testbed}
-            )
-    return problems
-
-
-def _check_limits(plan: Plan) -> list[Problem]:
-    problems = []
-    small = [n for n in plan.nodes if n.memory_bytes is not None and n.memory_bytes < LEAST_MEMORY_BYTES]
-    slow = [n for n in plan.nodes if n.cpu is not None and n.cpu < LEAST_CPU]
-    if small:
-        problems.append(
-            Problem(
-                "memory",
-                "too-small",
-                f"{some([n.name for n in small])}: {small[0].memory_bytes} bytes; Docker allows no less "
-                "than 6 MiB",
-                "raise `memory:`, or choose `--runtime namespace`",
-            )
-        )
-    if slow:
-        problems.append(
-            Problem(
-                "cpu",
-                "too-small",
-                f"{some([n.name for n in slow])}: {slow[0].cpu} cores; Docker allows no less than "
-                f"{LEAST_CPU}",
-                "raise `cpu:`, or choose `--runtime namespace`",
-            )
-        )
-    return problems
 
 
 def _has_containers(state: Path) -> bool:

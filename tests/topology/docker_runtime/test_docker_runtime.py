@@ -22,7 +22,8 @@ import docker
 import pytest
 
 from topology.cgroup_mounts import mounts
-from topology.engine.docker_runtime import NODE_LABEL, TESTBED_LABEL, DockerRuntime
+from topology.engine.docker_containers import NODE_LABEL, TESTBED_LABEL
+from topology.engine.docker_runtime import DockerRuntime
 from topology.errors import TestbedProblems, TopologyError
 from topology.plan import Plan
 
