@@ -55,12 +55,15 @@ class TestbedProblems(TopologyError):
 
 
 class CommandError(TopologyError):
-    """A program that we ran and that failed: keeps the command, its exit status and its stderr."""
+    """A program that we ran and that failed: keeps the command, its exit status and its stderr.
+
+    Without a status it never ended by itself (it could not be started, or took too long); `stderr` is the reason then.
+    """
 
     def __init__(self, command: Sequence[str], status: int | None, stderr: str, subject: str = "") -> None:
         self.command = tuple(command)
         self.status = status
         self.stderr = stderr.strip()
-        ended = "did not end in time" if status is None else f"ended with status {status}"
+        ended = "was not carried out" if status is None else f"ended with status {status}"
         where = f"{subject}: " if subject else ""
         super().__init__(f"{where}`{' '.join(command)}` {ended}: {self.stderr or 'no message'}")

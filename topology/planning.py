@@ -8,32 +8,25 @@ import zlib
 from collections import Counter
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
-from typing import TypeVar
 
-from topology import metering, presets, speeds, watching
+from topology import metering, presets, shapes, speeds, watching
 from topology.errors import Problem, TestbedProblems
-from topology.model import Cohort, Limits, Link, Node, Publish, Shaping, SpeedClass, Switch, Testbed, Traffic
+from topology.model import Cohort, Link, Node, Publish, Switch, Testbed, Traffic
 from topology.plan import (
-    STATE_ROOT,
     Plan,
     PlannedCohort,
     PlannedLink,
-    PlannedNode,
     PlannedPort,
     PlannedSwitch,
     PublishedPort,
-    Shape,
 )
+from topology.planned_nodes import NODE_INTERFACE, Management, plan_nodes
 from topology.traffic import checking
 
-_T = TypeVar("_T")
-NODE_INTERFACE = "eth0"
-MANAGEMENT_INTERFACE = "mgmt0"
 MANAGEMENT_SPACE = IPv4Network("100.64.0.0/10")
 """Shared address space (RFC 6598): in no private network that a host is likely to route."""
 RESERVED_SWITCH_NAMES = ("lo", "ovs-netdev", "ovs-system")
 _PORT_NAME = re.compile(r"-eth[0-9]+$")
-MLFO_GRPC_PORT = 9000
 CONTROLLER_REST_PORT = 8080
 
 
@@ -45,44 +38,6 @@ def short_interface(name: str) -> str:
 def host_interface(testbed: str) -> str:
     """The name of the one interface that a testbed has in the host's namespace."""
     return "cnm-" + hashlib.sha256(testbed.encode()).hexdigest()[:8]
-
-
-def _shape(*levels: Shaping | None) -> Shape:
-    # Later levels replace earlier ones key by key.
-    values: dict[str, float | int | None] = {}
-    distribution: str | None = None
-    for level in levels:
-        for key in Shaping.model_fields:
-            value = getattr(level, key, None) if level is not None else None
-            if key == "distribution":
-                distribution = value if value is not None else distribution
-            elif value is not None:
-                values[key] = value
-    return Shape(
-        rate_bps=None if values.get("rate") is None else int(values["rate"] or 0),
-        delay_s=float(values.get("delay") or 0.0),
-        jitter_s=float(values.get("jitter") or 0.0),
-        distribution=distribution,
-        loss=float(values.get("loss") or 0.0),
-        duplicate=float(values.get("duplicate") or 0.0),
-        corrupt=float(values.get("corrupt") or 0.0),
-        reorder=float(values.get("reorder") or 0.0),
-        queue_packets=None if values.get("queue_packets") is None else int(values["queue_packets"] or 0),
-    )
-
-
-def contradictions(shape: Shape) -> list[tuple[str, str, str]]:
-    """What in a shape needs a property that it lacks: code, message, and that property's name. Pure."""
-    found = []
-    if shape.jitter_s and not shape.delay_s:
-        found.append(("jitter-without-delay", "jitter varies a delay, and there is none", "delay"))
-    if shape.distribution is not None and not shape.jitter_s:
-        message = f"a distribution ({shape.distribution}) spreads a jitter, and there is none"
-        found.append(("distribution-without-jitter", message, "jitter"))
-    if shape.reorder and not shape.delay_s:
-        found.append(("reorder-without-delay", "reordering sends packets ahead of a delay, and there is none",
-                      "delay"))  # fmt: skip
-    return found
 
 
 class _Planner:
@@ -111,7 +66,6 @@ class _Planner:
             "switches": len(added.switches) if added else 0,
             "links": len(added.links) if added else 0,
         }
-        self.management_network = ""
         self.node_names = {node.name for node in self.nodes}
         self.switch_names = {switch.name for switch in self.switches}
 
@@ -160,8 +114,8 @@ class _Planner:
             elif link.a in self.node_names and link.b in self.node_names:
                 self.report(self.path("links", index), "no-switch", f"{link.a!r} and {link.b!r} are both nodes",
                             "put a switch between them")  # fmt: skip
-            for where, shape in (("up", _shape(link, link.up)), ("down", _shape(link, link.down))):
-                for code, message, key in contradictions(shape):
+            for where, shape in (("up", shapes.resolve(link, link.up)), ("down", shapes.resolve(link, link.down))):
+                for code, message, key in shapes.contradictions(shape):
                     self.report(self.path("links", index, where), code, message, f"add `{key}:`")
         for index, node in enumerate(self.nodes):
             if degree[node.name] != 1:
@@ -302,7 +256,7 @@ class _Planner:
             result[node.name] = address
         return result
 
-    def management(self) -> tuple[IPv4Network, IPv4Address, list[IPv4Address]]:
+    def management(self) -> Management:
         # The network is chosen by the testbed's name, so that it is the same at each start and rarely another
         # testbed's.
         pool = self.testbed.management_pool
@@ -320,11 +274,8 @@ class _Planner:
         base = int(pool.network_address)
         # Clipped where the pool is too small (which is reported): addresses must not leave the number range.
         last = int(pool.broadcast_address)
-        return (
-            pool,
-            IPv4Address(min(base + 1, last)),
-            [IPv4Address(min(base + 2 + i, last)) for i in range(len(self.nodes))],
-        )
+        addresses = {node.name: IPv4Address(min(base + 2 + i, last)) for i, node in enumerate(self.nodes)}
+        return Management(pool, IPv4Address(min(base + 1, last)), addresses)
 
     def plan(self) -> Plan:
         self.check_names()
@@ -336,8 +287,7 @@ class _Planner:
         self.problems += wrong
         ids = self.datapath_ids()
         addresses = self.addresses()
-        management, management_host, management_addresses = self.management()
-        self.management_network = str(management)
+        management = self.management()
         links, switches = self._links_and_switches(ids)
         meters, wrong = metering.plan_meters(self.testbed, self.nodes, self.cohorts, switches)
         self.problems += wrong
@@ -345,9 +295,7 @@ class _Planner:
         self.problems += wrong
         if self.problems:
             raise TestbedProblems(self.problems)
-        nodes = self._nodes(
-            addresses, dict(zip((n.name for n in self.nodes), management_addresses, strict=True)), links, drawn
-        )
+        nodes = plan_nodes(self.testbed, self.nodes, self.cohorts, links, addresses, management, drawn)
         published = [PublishedPort(p.node, p.port, "127.0.0.1", p.host_port) for p in self.publish]
         if self.testbed.controller.kind == "builtin":
             port = self.testbed.controller.rest_host_port
@@ -359,8 +307,8 @@ class _Planner:
             runtime=self.testbed.runtime,
             seed=self.testbed.seed,
             address_pool=str(self.testbed.address_pool),
-            management=str(management),
-            management_host=str(management_host),
+            management=str(management.network),
+            management_host=str(management.host),
             host_interface=host_interface(self.testbed.name),
             core_namespace=f"cn.{self.testbed.name}",
             controller=self.testbed.controller.kind,
@@ -406,90 +354,11 @@ class _Planner:
                     b_port=ends[link.b][0],
                     a_interface=ends[link.a][1],
                     b_interface=ends[link.b][1],
-                    a_to_b=_shape(link, link.up),
-                    b_to_a=_shape(link, link.down),
+                    a_to_b=shapes.resolve(link, link.up),
+                    b_to_a=shapes.resolve(link, link.down),
                 )
             )
         return links, [PlannedSwitch(s.name, ids[s.name], s.name, tuple(ports[s.name])) for s in self.switches]
-
-    def _nodes(
-        self, addresses: dict[str, IPv4Address], management: dict[str, IPv4Address], links: list[PlannedLink],
-        drawn: dict[str, SpeedClass],
-    ) -> list[PlannedNode]:  # fmt: skip
-        place: dict[str, tuple[str, int]] = {}
-        for link in links:
-            if link.a_port is None and link.b_port is not None:
-                place[link.a] = (link.b, link.b_port)
-            elif link.b_port is None and link.a_port is not None:
-                place[link.b] = (link.a, link.a_port)
-        cohort_of = {name: c.name for c in self.cohorts for name in (c.server, *c.clients)}
-        central = next((str(addresses[n.name]) for n in self.nodes if n.role == "mlfo-central"), None)
-        root = STATE_ROOT / self.testbed.name
-        planned = []
-        for node in self.nodes:
-            speed = drawn.get(node.name)
-            # What is said of the node itself comes before its class of speed, and that before its role.
-            levels = (node, speed, self.testbed.limits.get(node.role, Limits()))
-            address = addresses[node.name]
-            state = f"{root}/nodes/{node.name}"
-            cohort = cohort_of.get(node.name)
-            octets = address.packed
-            planned.append(PlannedNode(
-                name=node.name, role=node.role, cohort=cohort, address=str(address),
-                prefix_length=self.testbed.address_pool.prefixlen,
-                mac="02:00:" + ":".join(f"{octet:02x}" for octet in octets),
-                interface=NODE_INTERFACE, management_address=str(management[node.name]),
-                management_interface=MANAGEMENT_INTERFACE,
-                switch=place[node.name][0], switch_port=place[node.name][1],
-                cpu=_first(*(level.cpus if isinstance(level, SpeedClass) else level.cpu for level in levels if level)),
-                memory_bytes=_first(*(level.memory for level in levels if level)),
-                cpuset=_first(*(level.cpuset for level in levels if level)),
-                speed=speed.name if speed else None,
-                image=node.image or self.testbed.image, container=f"{self.testbed.container_prefix}{node.name}",
-                program=tuple(node.command) if node.command is not None else _program(node, state, root, central),
-                environment={**self._environment(node, cohort, address, state), **node.environment},
-                state=state,
-            ))  # fmt: skip
-        return planned
-
-    def _environment(self, node: Node, cohort: str | None, address: IPv4Address, state: str) -> dict[str, str]:
-        root = STATE_ROOT / self.testbed.name
-        environment = {
-            "COHORTNET_TESTBED": self.testbed.name,
-            "COHORTNET_NODE": node.name,
-            "COHORTNET_ROLE": node.role,
-            "COHORTNET_COHORT": cohort or "",
-            "COHORTNET_ADDRESS": str(address),
-            "COHORTNET_STATE": state,
-            "COHORTNET_INVENTORY": f"{root}/shared/inventory.json",
-            "OMP_NUM_THREADS": "1",
-            "MALLOC_ARENA_MAX": "1",
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "FLWR_HOME": f"{state}/flwr",
-            "COHORTNET_MANAGEMENT": self.management_network,
-        }
-        if self.testbed.runtime == "namespace":
-            environment["COHORTNET_SPAWNER"] = f"{root}/shared/spawner.sock"
-        return environment
-
-
-def _first(*values: _T | None) -> _T | None:
-    return next((value for value in values if value is not None), None)
-
-
-def _program(node: Node, state: str, root: object, central: str | None) -> tuple[str, ...] | None:
-    if node.role in ("client", "server"):
-        return ("python", "-m", "fl_node.agent")
-    if node.role not in ("mlfo-edge", "mlfo-central"):
-        return None
-    role = node.role.removeprefix("mlfo-")
-    command = ["python", "-m", "mlfo", "--role", role, "--node", node.name,
-               "--inventory", f"{root}/shared/inventory.json", "--state", state]  # fmt: skip
-    if role == "edge" and central is not None:
-        command += ["--central", f"{central}:{MLFO_GRPC_PORT}"]
-    return tuple(command)
-
 
 def make_plan(testbed: Testbed) -> Plan:
     """Resolve a testbed completely.

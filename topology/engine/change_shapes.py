@@ -8,7 +8,6 @@ anything is done. Plan and inventory say then what is in force, `declared` what 
 from __future__ import annotations
 
 import socket
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,16 +17,15 @@ from typing import Any, Literal
 
 from topology import finding
 from topology.capabilities import capabilities
-from topology.engine import links, namespaces, netlink, queue_counters, reshaping, shaping
+from topology.engine import links, namespaces, netlink, programs, queue_counters, reshaping, shaping
 from topology.engine.change import Change, changing
 from topology.engine.reshaping import Layout
-from topology.errors import CommandError, Problem, TestbedProblems, TopologyError
+from topology.errors import Problem, TestbedProblems, TopologyError
 from topology.plan import Declared, PlannedLink, Shape
-from topology.planning import contradictions
+from topology.shapes import contradictions
 
 Direction = Literal["both", "a-to-b", "b-to-a"]
 DIRECTIONS: tuple[Direction, ...] = ("both", "a-to-b", "b-to-a")
-_TC_TIMEOUT_S = 20.0
 _NETEM = ("delay_s", "jitter_s", "loss", "duplicate", "corrupt", "reorder")
 
 
@@ -169,24 +167,11 @@ def _apply(end: _End, old: Shape, new: Shape) -> None:
 
     def run() -> None:
         for step in reshaping.steps(end.interface, _layout(end.interface, subject), old, new):
-            _tc(step.lines, subject)
+            programs.tc_batch(step.lines, subject)
             if step.empty is not None:
                 _wait_empty(end.interface, step.empty, step.within_s, subject)
 
     namespaces.inside(end.place, run)
-
-
-def _tc(lines: Sequence[Sequence[str]], subject: str) -> None:
-    command = ["tc", "-batch", "-"]
-    text = "".join(" ".join(line) + "\n" for line in lines)
-    try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=_TC_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise CommandError(command, None, "", subject) from None
-    except OSError as error:
-        raise CommandError(command, None, str(error), subject) from None
-    if done.returncode != 0:
-        raise CommandError(command, done.returncode, done.stderr, subject)
 
 
 def _index(interface: str, subject: str) -> int:

@@ -14,7 +14,7 @@ from topology.engine.change_links import NodeEnd, free_port, switch_interface
 from topology.errors import Problem, TestbedProblems
 from topology.model import NODE_NAME
 from topology.plan import Plan, PlannedLink, PlannedNode
-from topology.planning import NODE_INTERFACE
+from topology.planned_nodes import NODE_INTERFACE
 
 ROLES = ("client", "server", "host")
 """Of the others there is one of each, or more hangs on them than a node."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import subprocess
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from topology.engine import links, namespaces, netlink
+from topology.engine import links, namespaces, netlink, programs
 from topology.errors import CommandError, Problem, TopologyError
 from topology.plan import Plan
 
@@ -81,20 +82,14 @@ def rules(host_address: str, network: str) -> str:
 
 
 def _filter(plan: Plan) -> None:
-    command = ["nft", "-f", "-"]
     text = rules(plan.management_host, plan.management)
-
-    def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=20, check=False)
-
+    namespace = namespaces.named(plan.core_namespace)
     try:
-        done = namespaces.inside(namespaces.named(plan.core_namespace), run)
-    except FileNotFoundError:
-        raise TopologyError("`nft` is missing; install the package nftables") from None
-    except subprocess.TimeoutExpired:
-        raise CommandError(command, None, "", "management plane") from None
-    if done.returncode != 0:
-        raise CommandError(command, done.returncode, done.stderr, "management plane")
+        namespaces.inside(namespace, lambda: programs.run(["nft", "-f", "-"], "management plane", text=text))
+    except CommandError as error:
+        if shutil.which("nft") is None:
+            raise TopologyError("`nft` is missing; install the package nftables") from error
+        raise
 
 
 def raise_plane(plan: Plan, *, filtered: bool = True) -> None:

@@ -184,68 +184,45 @@ def start_in_node(
     new_session: bool = False,
     terminal: bool = False,
     options: Mapping[str, Any] | None = None,
+    with_thread: bool = False,
 ) -> subprocess.Popen[Any]:
     """Start a program in all namespaces of process `pid`, as a child of this process, with the node's limits on it.
 
     It joins the cgroups first: entering namespaces alone would leave it outside of the node's limits. The program is
     looked up in the node's file system. With `terminal` (and a new session) its standard input becomes its controlling
     terminal, so that a Ctrl-C written there interrupts what runs. `options` are further arguments of `Popen`, such as
-    `text`.
+    `text`. `with_thread` is for a thread made for this one program: that thread stays in the node's namespaces, and the
+    kernel kills the program when it ends, however its process ends.
 
     Raises:
         FileNotFoundError: where the program, or the process `pid`, does not exist.
         OSError: where a namespace or a cgroup cannot be joined.
     """
 
+    def join() -> None:  # system calls only: it runs between fork and exec
+        for fd in groups:
+            os.write(fd, b"0")
+        if terminal:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        if with_thread:
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
     def body() -> subprocess.Popen[Any]:
-        return start_from_here(
-            pid, cgroups, argv, env=env, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, new_session=new_session,
-            terminal=terminal, options=options,
-        )  # fmt: skip
-
-    return in_thread(body)
-
-
-def start_from_here(
-    pid: int,
-    cgroups: Sequence[str],
-    argv: Sequence[str],
-    *,
-    env: Mapping[str, str],
-    stdin: int | IO[Any] | None,
-    stdout: int | IO[Any] | None,
-    stderr: int | IO[Any] | None,
-    cwd: str = "/",
-    new_session: bool = False,
-    terminal: bool = False,
-    options: Mapping[str, Any] | None = None,
-    dies_with_thread: bool = False,
-) -> subprocess.Popen[Any]:
-    """`start_in_node` for a thread that was made for this: the calling thread stays in the node's namespaces.
-
-    With `dies_with_thread` the kernel kills the program when this thread ends, however its process ends.
-    """
-    groups = [os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in cgroups]
-    spaces = []
-    try:
-        for name, kind in _NODE_NAMESPACES:
-            spaces.append((os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), kind))
         unshare(CLONE_FS)  # a thread that shares its root and folder with others may not change its mounts
         for fd, kind in spaces:
             setns(fd, kind)
-
-        def join() -> None:  # system calls only: it runs between fork and exec
-            for fd in groups:
-                os.write(fd, b"0")
-            if terminal:
-                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-            if dies_with_thread:
-                _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
         return subprocess.Popen(
             list(argv), env=dict(env), cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr,
             preexec_fn=join, start_new_session=new_session, **(options or {}),
         )  # fmt: skip
+
+    groups: list[int] = []
+    spaces: list[tuple[int, int]] = []
+    try:
+        groups += [os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in cgroups]
+        for name, kind in _NODE_NAMESPACES:
+            spaces.append((os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), kind))
+        return body() if with_thread else in_thread(body)
     finally:
         for fd in groups:
             os.close(fd)

@@ -12,14 +12,13 @@ import json
 import os
 import re
 import socket
-import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from topology.engine import launch, packet_sockets
-from topology.errors import CommandError, TopologyError
+from topology.engine import launch, packet_sockets, programs
+from topology.errors import TopologyError
 from topology.plan import Plan
 
 CONTROLLER = "tcp:127.0.0.1:6653"
@@ -45,18 +44,6 @@ def check() -> list[str]:
     return []
 
 
-def _run(command: list[str], subject: str, timeout_s: float = 20.0, env: dict[str, str] | None = None) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, env=env)
-    except subprocess.TimeoutExpired:
-        raise CommandError(command, None, "", subject) from None
-    except OSError as error:
-        raise CommandError(command, None, str(error), subject) from None
-    if done.returncode != 0:
-        raise CommandError(command, done.returncode, done.stderr, subject)
-    return done.stdout
-
-
 def start(plan: Plan, datapath: str, *, tso: bool) -> None:
     """Make the database with all bridges, start both daemons in the core namespace, return when they answer.
 
@@ -66,7 +53,7 @@ def start(plan: Plan, datapath: str, *, tso: bool) -> None:
     place.mkdir(parents=True, exist_ok=True)
     database, unix = place / "conf.db", place / "db.sock"
     schema = next(path for path in _SCHEMAS if Path(path).exists())
-    _run(["ovsdb-tool", "create", str(database), schema], "Open vSwitch database")
+    programs.run(["ovsdb-tool", "create", str(database), schema], "Open vSwitch database")
     server = ["ovsdb-server", str(database), f"--remote=punix:{unix}", f"--pidfile={place}/ovsdb-server.pid",
               f"--log-file={plan.logs}/ovsdb-server.log"]  # fmt: skip
     _daemon(plan, server)
@@ -86,7 +73,7 @@ def _daemon(plan: Plan, command: list[str]) -> None:
     # `--detach` returns when the daemon is ready.
     command = [*command, "-vconsole:off", "-vsyslog:off", "--detach", "--no-chdir"]
     env = {**os.environ, **environment(plan)}
-    _run(launch.in_core(plan.testbed, command, namespace=plan.core_namespace), "Open vSwitch", env=env)
+    programs.run(launch.in_core(plan.testbed, command, namespace=plan.core_namespace), "Open vSwitch", env=env)
 
 
 def first_row(tso: bool) -> dict[str, Any]:

@@ -6,15 +6,14 @@ and a shape is changed under traffic without a gap (`change_commands`). Rates co
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from topology.engine import namespaces
-from topology.errors import CommandError
+from topology.engine import namespaces, programs
+from topology.errors import TopologyError
 from topology.plan import Plan, Shape
 
 FRAME_BYTES = 1514
@@ -226,25 +225,15 @@ def lines_by_place(shaped: Mapping[Place, Sequence[list[str]]]) -> dict[str | No
 
 
 def apply(namespace: Path, lines: Sequence[Sequence[str]], subject: str) -> None:
-    """Put the lines through one `tc -batch` within a network namespace. Raises CommandError."""
-    text = "\n".join(" ".join(line) for line in lines) + "\n"
-    command = ["tc", "-batch", "-"]
-
-    def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
-
+    """Put the lines through one `tc -batch` within a network namespace. Raises TopologyError."""
     try:
-        done = namespaces.inside(namespace, run)
-    except subprocess.TimeoutExpired:
-        raise CommandError(command, None, "", subject) from None
+        namespaces.inside(namespace, lambda: programs.tc_batch(lines, subject, timeout_s=60.0))
     except OSError as error:
-        raise CommandError(command, None, str(error), subject) from None
-    if done.returncode != 0:
-        raise CommandError(command, done.returncode, done.stderr, subject)
+        raise TopologyError(f"{subject}: its namespace {namespace} cannot be entered: {error.strerror}") from error
 
 
 def apply_all(shaped: Mapping[Place, Sequence[list[str]]], core: Path, pids: Mapping[str, int]) -> None:
-    """Put lines through one `tc` for each network namespace. Raises CommandError."""
+    """Put lines through one `tc` for each network namespace. Raises TopologyError."""
     places = lines_by_place(shaped)
 
     def one(place: str | None) -> None:

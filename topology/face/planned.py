@@ -25,7 +25,8 @@ from topology.face.hosts import CPULimitedHost, Docker, Host
 from topology.face.interfaces import Intf, Link
 from topology.model import NODE_NAME, TESTBED_NAME
 from topology.plan import STATE_ROOT, Plan, PlannedLink, PlannedNode, PlannedPort, PlannedSwitch, PublishedPort
-from topology.planning import MANAGEMENT_INTERFACE, MANAGEMENT_SPACE, host_interface, short_interface
+from topology.planned_nodes import MANAGEMENT_INTERFACE
+from topology.planning import MANAGEMENT_SPACE, host_interface, short_interface
 
 DEFAULT_TESTBED = "mn"
 _SWITCH_NAME = r"[A-Za-z][A-Za-z0-9_-]{0,12}"

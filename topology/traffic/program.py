@@ -75,9 +75,9 @@ class Program:
         with os.fdopen(ours, "rb") as output:
             try:
                 tty.setraw(theirs)
-                process = namespaces.start_from_here(
+                process = namespaces.start_in_node(
                     self._entry["pid"], self._entry["cgroups"], self._argv, env=launch.node_environment(self._entry),
-                    stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, new_session=True, dies_with_thread=True,
+                    stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, new_session=True, with_thread=True,
                 )  # fmt: skip
             except (OSError, subprocess.SubprocessError) as error:
                 self._tell(self._set_failed, error)
