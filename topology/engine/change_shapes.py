@@ -63,6 +63,30 @@ def set_shape(
         return _put(change, [_with(link, shapes["a_to_b"], shapes["b_to_a"])])[0]
 
 
+def put_shape(testbed: str, name: str, sender: str, shape: Shape) -> dict[str, Any]:
+    """Give what one end of a link, found by its name, sends this shape, under traffic; gives the new inventory.
+
+    What this kernel lacks is left out where the testbed allows that (`allow_unsupported`), as when it was made.
+
+    Raises:
+        TestbedProblems: with everything that stands against it; nothing was changed then.
+        TopologyError: where there is no such link, or the kernel refuses; the link is then as before.
+    """
+    with changing(testbed) as change:
+        link = next((link for link in change.plan.links if link.name == name), None)
+        if link is None or sender not in (link.a, link.b):
+            raise TopologyError(f"testbed {testbed!r} has no link {name!r} with the end {sender!r}")
+        way = "a_to_b" if link.a == sender else "b_to_a"
+        allowed = () if capabilities().netem is not False else change.plan.allow_unsupported
+        if problems := [*_refusals(link, vars(shape), allowed), *_contradictions(link, {way: shape})]:
+            raise TestbedProblems(problems)
+        skipped = [name for name in shape.needs_netem() if name in allowed]
+        change.inventory["unsupported"] = list(dict.fromkeys([*change.inventory["unsupported"], *skipped]))
+        shapes = {"a_to_b": link.a_to_b, "b_to_a": link.b_to_a, way: shape}
+        _put(change, [_with(link, shapes["a_to_b"], shapes["b_to_a"])])
+        return change.inventory
+
+
 def reset(testbed: str, a: str | None = None, b: str | None = None) -> list[PlannedLink]:
     """Give one link, or all of them, the shape that they were declared with; gives those that had another.
 
@@ -100,13 +124,13 @@ def _with(link: PlannedLink, a_to_b: Shape, b_to_a: Shape) -> PlannedLink:
     return replace(link, a_to_b=a_to_b, b_to_a=b_to_a, declared=None if same else declared)
 
 
-def _refusals(link: PlannedLink, changes: Mapping[str, Any]) -> list[Problem]:
-    """What this kernel cannot do of the properties that are asked for, as the doctor says it."""
+def _refusals(link: PlannedLink, changes: Mapping[str, Any], allowed: Sequence[str] = ()) -> list[Problem]:
+    """What this kernel cannot do of the properties asked for, as the doctor says it; `allowed` may be lacking."""
     found = capabilities()
     problems = []
     asked = Shape(**{key: value for key, value in changes.items() if key in _NETEM})
     if found.netem is False:
-        for name in asked.needs_netem():
+        for name in (name for name in asked.needs_netem() if name not in allowed):
             problems.append(Problem(f"{link.name}.{name}", "unsupported",
                                     f"this kernel ({found.kernel}) has no netem, which `{name}` needs",
                                     finding.NETEM_REMEDY))  # fmt: skip

@@ -22,6 +22,11 @@ _SIZE = re.compile(r"^\s*([0-9]+)\s*([bkmg]?)b?\s*$", re.IGNORECASE)
 _SIZES = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 _MAC = re.compile(r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$", re.IGNORECASE)
 SHAPE_KEYS = ("bw", "delay", "jitter", "loss", "max_queue_size")
+SHAPE_WORDS = frozenset((
+    *SHAPE_KEYS, "use_hfsc", "use_tbf", "latency_ms", "enable_ecn", "enable_red", "speedup", "gro", "disable_gro",
+    "txo", "rxo",
+))  # fmt: skip
+"""All that `shape` reads of a link's parameters, also what it refuses."""
 _OTHER_QUEUES = ("use_hfsc", "use_tbf", "latency_ms", "enable_ecn", "enable_red", "speedup", "r2q", "burst")
 
 

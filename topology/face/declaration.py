@@ -33,10 +33,6 @@ CONTROLLERS: dict[str, type] = {"Controller": Controller, "OVSController": Contr
 LINKS: dict[str, type] = {"Link": Link, "TCLink": TCLink}
 _LINK_WORDS = ("bw, delay, jitter, loss, max_queue_size, port1, port2, params1, params2, intfName1, intfName2, addr1, "
                "addr2")  # fmt: skip
-_SHAPE_WORDS = frozenset((
-    *arguments.SHAPE_KEYS, "use_hfsc", "use_tbf", "latency_ms", "enable_ecn", "enable_red", "speedup", "gro",
-    "disable_gro", "txo", "rxo",
-))  # fmt: skip
 _TESTBED_VARIABLE, ALLOW_VARIABLE = "COHORTNET_TESTBED", "COHORTNET_ALLOW_UNSUPPORTED"
 
 
@@ -225,12 +221,12 @@ class Declaration:
         for name in ("fast", "intf", "key"):
             params.pop(name, None)  # how Mininet makes a pair, and a topology's own book-keeping: no property of a link
         tc = issubclass(kind, TCLink)
-        common = {key: params.pop(key) for key in list(params) if key in _SHAPE_WORDS}
+        common = {key: params.pop(key) for key in list(params) if key in arguments.SHAPE_WORDS}
         arguments.leftover(call, params, _LINK_WORDS)
         # In each direction what the end says comes before what the link says, and nothing stays unread.
         shapes = []
         for side in sides:
-            wanted = {**common, **{key: side.pop(key) for key in list(side) if key in _SHAPE_WORDS}}
+            wanted = {**common, **{key: side.pop(key) for key in list(side) if key in arguments.SHAPE_WORDS}}
             shapes.append(arguments.shape(call, wanted, tc=tc))
         intfs = [self._interface(call, node, side) for node, side in zip(ends, sides, strict=True)]
         between = len(self.linksBetween(*ends))

@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from topology.engine import namespaces
-from topology.face.arguments import NotHonoured, address, mac
+from topology.face.arguments import SHAPE_KEYS, SHAPE_WORDS, NotHonoured, address, leftover, mac, shape
 from topology.plan import Shape
 
 if TYPE_CHECKING:
@@ -114,9 +114,26 @@ class Intf:
         return "MISSING" if self._ask(_SIOCGIFHWADDR) is None else "OK"
 
     def config(self, **params: Any) -> None:
-        """Refused: a link's shape is not changed by way of one interface."""
-        raise NotHonoured(f"{self.name}.config({', '.join(params)}): give the link's shape to addLink(), or change it "
-                          "while it runs with `cohortnet link set`")  # fmt: skip
+        """Change what it is: `mac`, `ip`, `up`; and of a TCLink `bw`, `delay`, `jitter`, `loss`, `max_queue_size` of
+        what it sends, also while the network runs. As in Mininet those that are not given are none then; without any
+        of them the shape stays. Raises NotHonoured, TestbedProblems or TopologyError.
+        """
+        call = f"{self.name}.config()"
+        wanted = {key: params.pop(key) for key in list(params) if key in SHAPE_WORDS}
+        settings = {key: params.pop(key, None) for key in ("mac", "ip", "up")}
+        leftover(call, params, f"mac, ip, up; {', '.join(SHAPE_KEYS)}")
+        link = self.link
+        sent = shape(call, dict(wanted), tc=link is not None and link.honours_shape)
+        if settings["mac"] is not None:
+            self.setMAC(settings["mac"])
+        if settings["ip"] is not None:
+            self.setIP(settings["ip"])
+        if settings["up"] is not None:
+            self.ifconfig("up" if settings["up"] else "down")
+        if link is not None and any(wanted.get(key) is not None for key in SHAPE_KEYS):
+            self.node.net_of(call).change_shape(link, self, sent)
+            one, two = link.shapes
+            link.shapes = (sent, two) if self is link.intf1 else (one, sent)
 
     def rename(self, newname: str) -> None:
         """Refused: the inventory knows interfaces by name. Name it with intfName1= of addLink()."""

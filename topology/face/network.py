@@ -19,7 +19,7 @@ from mininet.cli import CLI
 from mininet.log import error, info
 
 from topology.capabilities import capabilities
-from topology.engine import change_links, change_nodes, engine, launch
+from topology.engine import change_links, change_nodes, change_shapes, engine, launch
 from topology.errors import Problem, TestbedProblems, TopologyError
 from topology.face import arguments, measure, planned
 from topology.face.arguments import NotHonoured, refuse
@@ -27,7 +27,7 @@ from topology.face.declaration import ALLOW_VARIABLE, Declaration
 from topology.face.hosts import Docker, Host
 from topology.face.interfaces import Intf, Link
 from topology.face.nodes import Node
-from topology.plan import PlannedNode
+from topology.plan import PlannedNode, Shape
 
 _REMOVE = """import sys
 from topology.engine.engine import remove_testbed
@@ -175,6 +175,15 @@ class Mininet(Declaration):
                 raise NotHonoured(f"{intf}: a switch's port has no address to set")
             self.inventory = change_nodes.set_address(self.testbed, intf.node.name, intf.name, address=address,
                                                       prefix_length=prefix_length, mac=mac)  # fmt: skip
+
+    def change_shape(self, link: Link, intf: Intf, shape: Shape) -> None:
+        """What `intf.config()` does to a link while the network runs."""
+        if self.inventory is None:
+            return
+        try:
+            self.inventory = change_shapes.put_shape(self.testbed, link.title, intf.node.name, shape)
+        except TestbedProblems as error:
+            raise TestbedProblems([_in_script(problem) for problem in error.problems]) from None
 
     def limit(self, host: Host, *, cpu: float | None = None, cpuset: str | None = None) -> None:
         """Change limits of a host that runs."""

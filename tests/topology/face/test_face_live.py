@@ -223,6 +223,14 @@ def test_a_router_a_lonely_host_a_shell_and_every_change_of_a_network_that_runs(
         assert net.ping([h1], manualdestip="192.168.1.1") == 0
         rate = net.iperf([h1, r0], seconds=2)[0]
         assert 6 < float(rate.split()[0]) < 10.2 and rate.endswith("Mbits/sec"), rate
+        # What an interface sends is shaped anew while it runs; the other end keeps its own.
+        h1.intf().config(bw=4)
+        assert 2 < float(net.iperf([h1, r0], seconds=2)[0].split()[0]) < 4.2
+        assert 6 < float(net.iperf([r0, h1], seconds=2)[0].split()[0]) < 10.2
+        link = next(link for link in (net.inventory or {})["links"] if link["a"] == "h1" and link["b"] == "s1")
+        assert (link["a_to_b"]["rate_bps"], link["b_to_a"]["rate_bps"]) == (4_000_000, 10_000_000)
+        with pytest.raises(NotHonoured, match="plain Link"):
+            h2.intf().config(bw=4)
         # A lonely host gets a link, and another share of the processors.
         assert "h3-eth0" not in h3.cmd("ip -br link")
         net.addLink(h3, s1, cls=TCLink, bw=5, params1={"ip": "192.168.1.33/24"})

@@ -16,7 +16,8 @@ from topology.containernet import Containernet, Controller, CPULimitedHost, Mini
 from topology.errors import TestbedProblems, TopologyError
 from topology.face import measure, planned
 from topology.face.arguments import NotHonoured
-from topology.plan import Plan
+from topology.face.interfaces import Intf
+from topology.plan import Plan, Shape
 
 
 def plan_of(net: Mininet) -> Plan:
@@ -32,6 +33,19 @@ def pair() -> Containernet:
     net.addHost("h1")
     net.addSwitch("s1")
     return net
+
+
+def first(net: Containernet, link: type) -> Intf:
+    return net.addLink("h1", "s1", cls=link).intf1
+
+
+def test_an_interface_is_shaped_anew_before_the_start_too() -> None:
+    net = pair()
+    link = net.addLink("h1", "s1", cls=mininet.link.TCLink, bw=10, loss=1)
+    link.intf1.config(bw=4, delay="2ms")
+    link.intf2.config(mac="02:00:00:00:00:07")
+    assert link.shapes == (Shape(rate_bps=4_000_000, delay_s=0.002), Shape(rate_bps=10_000_000, loss=0.01))
+    assert link.intf2.MAC() == "02:00:00:00:00:07"
 
 
 def test_a_script_becomes_one_plan_with_mininets_names_addresses_and_ports() -> None:
@@ -94,6 +108,10 @@ REFUSED: list[tuple[str, Call]] = [
     ("0.0.0.0", lambda net: net.addDocker("d1", dimage="i", port_bindings={80: ("0.0.0.0", 80)})),
     ("mem_limit='much'", lambda net: net.addDocker("d1", dimage="i", mem_limit="much")),
     ("addNAT", lambda net: net.addNAT()),
+    ("bw=5", lambda net: first(net, mininet.link.Link).config(bw=5)),
+    ("speed=5", lambda net: first(net, mininet.link.Link).config(speed=5)),
+    ("jitter='1ms'", lambda net: first(net, mininet.link.TCLink).config(jitter="1ms")),
+    ("use_hfsc=True", lambda net: first(net, mininet.link.TCLink).config(bw=5, use_hfsc=True)),
     ("does not run", lambda net: net["h1"].cmd("true")),
     ("Node", lambda net: net.addHost("r1", cls=type("Router", (mininet.node.Node,), {}))),
 ]  # fmt: skip
