@@ -17,9 +17,9 @@ link_app = typer.Typer(
     help="Links: rate, delay, loss and the like of each direction, changed while traffic passes.",
 )
 AArgument = Annotated[str, typer.Argument(metavar="A", help="One end: a node or a switch.")]
-BArgument = Annotated[str, typer.Argument(metavar="B", help="The other end.")]
+BArgument = Annotated[str, typer.Argument(metavar="B", help="The other end; of several links `B#2` is the second.")]
 AnyA = Annotated[str | None, typer.Argument(metavar="[A", help="One end; none: all links.")]
-AnyB = Annotated[str | None, typer.Argument(metavar="B]", help="The other end.")]
+AnyB = Annotated[str | None, typer.Argument(metavar="B]", help="The other end; of several links `B#2` is the second.")]
 _DISTRIBUTIONS = ("normal", "uniform", "pareto")
 
 

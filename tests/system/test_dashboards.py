@@ -19,9 +19,9 @@ import requests
 
 from monitoring.grafana import DASHBOARDS
 from monitoring.grafana.check import Outcome, check_folder, failures
+from tests.links import set_link
 from tests.monitoring.prometheus.prom_lab import free_port, need
 from tests.system.conftest import Raise, run
-from topology.engine import links
 
 pytestmark = pytest.mark.live
 
@@ -78,7 +78,7 @@ def test_every_query_of_every_dashboard_has_data_over_a_real_run(testbed: Raise,
     during = time.time()
     os.kill(clients_process(inventory, "fc.15", runs[1]), signal.SIGKILL)
     for state in (False, True):
-        links.set_link(inventory, "swCampus1", "swEdge12", state)
+        set_link(inventory, "swCampus1", "swEdge12", state)
         time.sleep(2)
     for identity in runs:
         run("intent", "wait", identity, *chosen, "--runs", str(tmp_path / "runs"))

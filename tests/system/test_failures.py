@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import requests
 
+from tests.links import set_link
 from tests.system.conftest import REPOSITORY, delay_options, run
-from topology.engine import execution, links
+from topology.engine import execution
 
 pytestmark = pytest.mark.live
 NAME = "t-fail"
@@ -85,14 +86,14 @@ def test_every_error_of_one_intent_is_listed(inventory: dict[str, Any]) -> None:
 def test_a_client_that_cannot_be_reached_fails_the_intent_by_name_and_the_next_one_runs(
     inventory: dict[str, Any],
 ) -> None:
-    links.set_link(inventory, "fc.11", "swCampus1", False)
+    set_link(inventory, "fc.11", "swCampus1", False)
     try:
         answer = post(DRILLING, ipstart=10, cohortsize=3, numround=2)
         assert answer.status_code == 202, answer.text
         intent = wait_ended(answer.json()["id"], 120)
         assert intent["state"] == "failed" and "fc.11" in intent["reason"], intent
     finally:
-        links.set_link(inventory, "fc.11", "swCampus1", True)
+        set_link(inventory, "fc.11", "swCampus1", True)
     again = post(DRILLING, ipstart=10, cohortsize=3, numround=1)
     assert again.status_code == 202, again.text
     assert wait_ended(again.json()["id"], 120)["state"] == "succeeded"

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from cohortnet.probe import ping_all
+from tests.links import set_link
 from tests.system.conftest import Raise
-from topology.engine import execution, links
+from topology.engine import execution
 
 pytestmark = pytest.mark.live
 
@@ -28,7 +29,7 @@ def test_with_the_uplink_down_no_client_reaches_a_server_by_any_path(testbed: Ra
         assert done.returncode != 0 and "timed out" in done.stderr, done
     forward = Path("/proc/sys/net/ipv4/ip_forward")
     before = forward.read_text()
-    links.set_link(inventory, "aggsw10", "satsw11", False)
+    set_link(inventory, "aggsw10", "satsw11", False)
     try:
         forward.write_text("1")  # Docker sets it on many hosts: the host must not become a detour
         for client in ("fc.10", "fc.11", "fc.12"):
@@ -49,6 +50,6 @@ def test_with_the_uplink_down_no_client_reaches_a_server_by_any_path(testbed: Ra
                 assert execution.execute(inventory, "fc.10", route, tty=False, timeout_s=10).returncode == 0
     finally:
         forward.write_text(before)
-        links.set_link(inventory, "aggsw10", "satsw11", True)
+        set_link(inventory, "aggsw10", "satsw11", True)
     matrix = ping_all(inventory, wait_s=3.0)
     assert all(matrix.values()), [pair for pair, answered in matrix.items() if not answered]

@@ -172,34 +172,24 @@ def _configure(node: PlannedNode, prefix_length: int, settings: Mapping[str, str
 
 
 def find_link(inventory: Mapping[str, Any], a: str, b: str) -> dict[str, Any]:
-    """The link between two ends, in either order. Raises TopologyError naming the neighbours that there are."""
-    for link in inventory["links"]:
-        if {link["a"], link["b"]} == {a, b}:
-            return dict(link)
+    """The link between two ends, in either order; of several between them `b#2` is the second.
+
+    Raises TopologyError naming the neighbours, or the links, that there are.
+    """
+    other, _, number = b.partition("#")
+    found = [link for link in inventory["links"] if {link["a"], link["b"]} == {a, other}]
+    # The first of several has no number in its name; one that is gone leaves a gap.
+    numbers = [link["name"].partition("#")[2] or "1" for link in found]
+    if number in numbers or (len(found) == 1 and not number):
+        return dict(found[numbers.index(number) if number else 0])
+    if found:
+        known = ", ".join(f"{other}#{n}" for n in numbers) if len(found) > 1 else other
+        raise TopologyError(f"{b!r} names none of the {len(found)} links between {a!r} and {other!r}; write {known}")
     ends = sorted(
         {link["b"] if link["a"] == a else link["a"] for link in inventory["links"] if a in (link["a"], link["b"])}
     )
     known = f"{a!r} has links to {', '.join(ends)}" if ends else f"{a!r} is no end of any link"
     raise TopologyError(f"there is no link between {a!r} and {b!r}; {known}")
-
-
-def set_link(inventory: Mapping[str, Any], a: str, b: str, up: bool) -> None:
-    """Take a link down, or up again, at its switch ends: the node sees its carrier go, and keeps addresses and routes.
-
-    Raises TopologyError where there is no such link or the testbed is not up.
-    """
-    link = find_link(inventory, a, b)
-    batch = netlink.Batch()
-    for port, interface in ((link["a_port"], link["a_interface"]), (link["b_port"], link["b_interface"])):
-        if port is not None:
-            batch.change(f"link {link['name']}", name=interface, up=up)
-    try:
-        with netlink.socket_in(namespaces.named(inventory["core"]["namespace"])) as core:
-            netlink.send(core, batch)
-    except FileNotFoundError:
-        raise TopologyError(
-            f"testbed {inventory['testbed']!r} is not up; `cohortnet ls` shows those that are"
-        ) from None
 
 
 def down_links(inventory: Mapping[str, Any]) -> set[str]:

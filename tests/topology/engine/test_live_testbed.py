@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.links import set_link
 from tests.topology.engine import lab
 from topology.engine import execution, launch, links, namespaces, openvswitch
 from topology.errors import TopologyError
@@ -144,13 +145,13 @@ def test_management_reaches_the_host_and_nothing_else(testbed: dict[str, Any]) -
 def test_without_its_uplink_a_server_is_reached_by_no_path(testbed: dict[str, Any]) -> None:
     ping = ["ping", "-c", "2", "-i", "0.3", "-W", "1", "10.0.0.101"]
     assert execution.execute(testbed, "fc.10", ping, timeout_s=20).returncode == 0
-    links.set_link(testbed, "aggsw10", "satsw11", False)
+    set_link(testbed, "aggsw10", "satsw11", False)
     try:
         assert execution.execute(testbed, "fc.10", ping, timeout_s=20).returncode == 1
         # Its neighbours at the same switch still reach it.
         lab.run(testbed, "fed.2", "ping", "-c", "1", "-W", "2", "10.0.0.101")
     finally:
-        links.set_link(testbed, "aggsw10", "satsw11", True)
+        set_link(testbed, "aggsw10", "satsw11", True)
     deadline = time.monotonic() + 10
     while execution.execute(testbed, "fc.10", ping, timeout_s=20).returncode != 0:
         assert time.monotonic() < deadline, "the path did not come back in 10 s"

@@ -123,11 +123,23 @@ def test_counters_of_an_interface() -> None:
 
 
 def test_a_link_that_is_not_there_names_those_that_are() -> None:
-    inventory = {"links": [{"a": "n1", "b": "s1"}, {"a": "n2", "b": "s1"}]}
+    inventory = {"links": [{"name": "n1--s1", "a": "n1", "b": "s1"}, {"name": "n2--s1", "a": "n2", "b": "s1"}]}
+    assert links.find_link(inventory, "s1", "n2")["name"] == "n2--s1"
     with pytest.raises(TopologyError, match="'n1' has links to s1"):
         links.find_link(inventory, "n1", "n2")
     with pytest.raises(TopologyError, match="'x' is no end of any link"):
         links.find_link(inventory, "x", "n2")
+
+
+def test_of_several_links_between_two_ends_one_is_named_by_its_number() -> None:
+    inventory = {"links": [{"name": name, "a": "s1", "b": "s2"} for name in ("s1--s2", "s1--s2#2", "s1--s2#3")]}
+    assert links.find_link(inventory, "s2", "s1#1")["name"] == "s1--s2"
+    assert links.find_link(inventory, "s1", "s2#3")["name"] == "s1--s2#3"
+    for wrong in ("s2", "s2#4", "s2#x"):
+        with pytest.raises(TopologyError, match="3 links between 's1' and 's2'; write s2#1, s2#2, s2#3"):
+            links.find_link(inventory, "s1", wrong)
+    del inventory["links"][0], inventory["links"][1]
+    assert links.find_link(inventory, "s1", "s2")["name"] == "s1--s2#2", "the only one that is left"
 
 
 def test_switches_that_the_controller_has_not_finished() -> None:

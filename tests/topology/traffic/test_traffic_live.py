@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
+from tests.links import set_link
 from tests.system.conftest import REPOSITORY, run
 from tests.topology.engine import lab
-from topology.engine import links, namespaces
+from topology.engine import namespaces
 from topology.model import parse_testbed
 from topology.planning import make_plan
 from topology.traffic import client
@@ -235,12 +236,12 @@ def test_a_taken_port_and_a_killed_program_are_told_and_the_flow_comes_back(inve
 
 def test_a_link_that_is_down_is_named_and_the_flow_goes_on_when_it_is_up_again(inventory: dict[str, Any]) -> None:
     client.command(inventory, {"op": "start", "flows": ["one"]})
-    links.set_link(inventory, "n2", "s1", False)
+    set_link(inventory, "n2", "s1", False)
     try:
         lost = wait_for(inventory, "one", "retrying", 25.0)
         assert "n1: nothing has passed to n2" in lost["reason"]
     finally:
-        links.set_link(inventory, "n2", "s1", True)
+        set_link(inventory, "n2", "s1", True)
     wait_for(inventory, "one", "running", 20.0)
 
 

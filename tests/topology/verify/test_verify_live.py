@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.links import set_link
 from tests.topology.engine import lab
-from topology.engine import links, namespaces
+from topology.engine import namespaces
 from topology.verify.verification import Row, verify
 
 pytestmark = pytest.mark.live
@@ -53,7 +54,7 @@ def test_a_rate_that_somebody_changed_is_found_and_a_dead_link_is_named(inventor
         namespaces.inside(core, lambda: subprocess.run([*change, rate, "ceil", rate], check=True, timeout=20))
 
     at("30mbit")
-    links.set_link(inventory, "a", "s1", False)
+    set_link(inventory, "a", "s1", False)
     try:
         command = [sys.executable, "-m", "cohortnet", "verify", "--testbed", "t-verify", "--json", "--tolerance", "3 %"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -61,7 +62,7 @@ def test_a_rate_that_somebody_changed_is_found_and_a_dead_link_is_named(inventor
         answer = json.loads(done.stdout)
     finally:
         at("60mbit")
-        links.set_link(inventory, "a", "s1", True)
+        set_link(inventory, "a", "s1", True)
     assert not answer["ok"]
     kept = json.loads((Path(inventory["paths"]["state"]) / "verification.json").read_text())
     assert kept == answer
