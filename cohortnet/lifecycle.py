@@ -55,10 +55,11 @@ def raise_all(plan: Plan, testbed: Testbed, runs: Path, progress: ProgressCall) 
         (plan.state / "testbed.yaml").write_text(_testbed_text(testbed), encoding="utf-8")
         runs_file(plan.testbed).write_text(str(runs.resolve()), encoding="utf-8")
         (plan.state / "plan.json").write_text(json.dumps(plan.as_dict(), indent=1) + "\n", encoding="utf-8")
+        monitoring = None if plan.monitoring is None else monitoring_daemon.begin(plan)
         programs = _start_programs(plan, spawner[0], inventory, progress) if spawns else {}
         wait_ready(inventory, programs, progress)
-        if plan.monitoring is not None:
-            monitoring_daemon.start(plan, progress)
+        if monitoring is not None:
+            monitoring_daemon.wait(plan, monitoring, progress)
         if any(node.role == "mlfo-edge" for node in plan.nodes):
             argv = [sys.executable, "-m", "cohortnet.recorder", "--inventory", str(plan.inventory),
                     "--runs", str(runs.resolve())]  # fmt: skip

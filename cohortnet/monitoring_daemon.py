@@ -17,48 +17,63 @@ from topology.errors import TopologyError
 from topology.plan import Plan
 
 READY_S = 60.0
+LOG = "monitoring.log"
 
 
-def start(plan: Plan, progress: Callable[[str, int, int], None]) -> None:
-    """Start it and wait until exporter and Prometheus answer. What will be tight is said on stderr.
+def begin(plan: Plan) -> subprocess.Popen[bytes]:
+    """Start it. Prometheus takes five seconds from its start to its first look at a target: they pass while the nodes'
+    programs start.
+    """
+    argv = [sys.executable, "-m", "monitoring", "--inventory", str(plan.inventory)]
+    return launch.start_daemon(plan.testbed, argv, plan.logs / LOG)
+
+
+def wait(plan: Plan, process: subprocess.Popen[bytes], progress: Callable[[str, int, int], None]) -> None:
+    """Wait until the exporter answers and Prometheus has its targets: what runs from here on is measured. What will be
+    tight is said on stderr.
 
     Raises:
         TopologyError: where it ends or does not answer, with the end of its log.
     """
     assert plan.monitoring is not None
-    log = plan.logs / "monitoring.log"
-    argv = [sys.executable, "-m", "monitoring", "--inventory", str(plan.inventory)]
-    process = launch.start_daemon(plan.testbed, argv, log)
-    wanted = {"exporter": f"http://{plan.monitoring.exporter}/healthz"}
+    log = plan.logs / LOG
+    wanted: dict[str, tuple[str, Callable[[requests.Response], bool]]] = {
+        "the exporter": (f"http://{plan.monitoring.exporter}/healthz", lambda _: True)
+    }
     if plan.monitoring.prometheus_address:
-        wanted["prometheus"] = f"http://{plan.monitoring.prometheus_address}/-/ready"
+        url = f"http://{plan.monitoring.prometheus_address}"
+        wanted["prometheus"] = (f"{url}/-/ready", lambda _: True)
+        wanted["prometheus with its targets"] = (
+            f"{url}/api/v1/targets?state=active", lambda answer: bool(answer.json()["data"]["activeTargets"])
+        )  # fmt: skip
     deadline = time.monotonic() + READY_S
+    progress("monitoring", 0, len(wanted))
     with requests.Session() as session:
         session.trust_env = False
-        for done, (name, url) in enumerate(wanted.items(), start=1):
-            _wait(session, process, name, url, deadline, log)
-            progress("monitoring", done, len(wanted))
+        for done, (name, (url, holds)) in enumerate(wanted.items(), start=1):
+            while not _holds(session, url, holds):
+                # On a port that is taken somebody else answers: the daemon has ended then.
+                if process.poll() is not None or time.monotonic() > deadline:
+                    break
+                time.sleep(0.05)
+            else:
+                progress("monitoring", done, len(wanted))
+            if process.poll() is not None:
+                raise TopologyError(
+                    f"monitoring has ended with status {process.returncode}; the end of {log}:\n{_tail(log)}"
+                )
+            if time.monotonic() > deadline:
+                raise TopologyError(f"monitoring: {name} does not answer at {url}; the end of {log}:\n{_tail(log)}")
     for warning in warnings(log):
         print(f"cohortnet: monitoring: {warning}", file=sys.stderr)
 
 
-def _wait(
-    session: requests.Session, process: subprocess.Popen[bytes], name: str, url: str, deadline: float, log: Path
-) -> None:
-    while True:
-        # Looked at first: on a port that is taken somebody else answers.
-        if process.poll() is not None:
-            raise TopologyError(
-                f"monitoring has ended with status {process.returncode}; the end of {log}:\n{_tail(log)}"
-            )
-        try:
-            if session.get(url, timeout=(1.0, 5.0)).status_code == 200:
-                return
-        except requests.RequestException:
-            pass
-        if time.monotonic() > deadline:
-            raise TopologyError(f"monitoring: the {name} does not answer at {url}; the end of {log}:\n{_tail(log)}")
-        time.sleep(0.05)
+def _holds(session: requests.Session, url: str, holds: Callable[[requests.Response], bool]) -> bool:
+    try:
+        answer = session.get(url, timeout=(1.0, 5.0))
+        return answer.status_code == 200 and holds(answer)
+    except (requests.RequestException, ValueError, KeyError, TypeError):
+        return False
 
 
 def _tail(log: Path, lines: int = 8) -> str:

@@ -137,8 +137,13 @@ def target_files(inventory: Mapping[str, Any]) -> dict[str, str]:
     return {f"{job}.json": json.dumps(groups, indent=1) + "\n" for job, groups in targets(inventory).items()}
 
 
-def command(program: str, monitoring: Mapping[str, Any], retention_bytes: int) -> list[str]:
-    """How Prometheus is started: on loopback, with data that is bounded in time and size."""
+PICK_UP_OPTION = "--scrape.discovery-reload-interval=500ms"
+"""Takes up new targets at once, where this version knows the option; else every 5 s, beside the 5 s of discovery."""
+
+
+def command(program: str, monitoring: Mapping[str, Any], retention_bytes: int, *more: str) -> list[str]:
+    """How Prometheus is started: on loopback, with data that is bounded in time and size; `more` are further options.
+    """
     folder = Path(monitoring["folder"])
     port = PROMETHEUS_PORT if monitoring["prometheus"] == "in-band" else monitoring["prometheus_address"].split(":")[1]
     return [
@@ -155,4 +160,5 @@ def command(program: str, monitoring: Mapping[str, Any], retention_bytes: int) -
         "--query.timeout=60s",
         "--query.max-concurrency=8",
         "--log.level=warn",
+        *more,
     ]

@@ -47,6 +47,15 @@ def find_program() -> str:
     return program
 
 
+def knows(program: str, option: str) -> bool:
+    """Whether that Prometheus takes an option, also one that its help does not name."""
+    try:
+        done = subprocess.run([program, option, "--version"], capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
 def check_port(address: str) -> None:
     """Raises PrometheusError where somebody listens at `IP:PORT` already."""
     host, _, port = address.rpartition(":")
@@ -99,8 +108,9 @@ class Prometheus:
         self._launch(space)
 
     def _launch(self, space: int) -> None:
+        options = [config.PICK_UP_OPTION] if knows(self._program, config.PICK_UP_OPTION) else []
         argv = ["setpriv", "--pdeathsig", "KILL", "--", *self._entering(),
-                *config.command(self._program, self._monitoring, space)]  # fmt: skip
+                *config.command(self._program, self._monitoring, space, *options)]  # fmt: skip
         groups = self._node()["cgroups"] if self._monitoring["prometheus"] == "in-band" else []
         with self.log_file.open("ab") as output:
             try:

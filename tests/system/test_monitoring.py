@@ -112,6 +112,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[st
 def test_everything_is_scraped_and_a_run_keeps_its_series(measured: tuple[dict[str, Any], Path]) -> None:
     inventory, runs = measured
     url = url_of(inventory)
+    assert set(targets(url)) == {"exporter", "agents", "mlfo", "controller", "prometheus"}, "up has waited for them"
     wait_all_up(url, {"exporter": 1, "agents": 4, "mlfo": 2, "controller": 1, "prometheus": 1})
     assert set(query(url, "sum by (node) (node_up == 1)")) == {f"node={node['name']}" for node in inventory["nodes"]}
     folder = learn(inventory["testbed"], runs)
