@@ -6,6 +6,9 @@ It follows one stream of all intents' events and sorts them by run. When an inte
 clients are collected from their agents over the management network and the record is completed; what fails is tried
 again. Where the testbed is monitored, the run's time series follow (`cohortnet.series_keeper`). A record that is open
 when the recorder is ended is closed as interrupted. Started again it goes on where the records end.
+
+A testbed may change while it is up. So its inventory is read when a run begins, which is the one that the record keeps
+and that the run is judged by, and again when it has ended, which says where the logs are.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from cohortnet.manifest import build_manifest, describe_images, describe_machine
 from cohortnet.orchestrator import TERMINAL_STATES, Orchestrator, OrchestratorError, edge_url
 from cohortnet.record import RunRecord
 from cohortnet.series_keeper import SeriesKeeper
+from topology.errors import TopologyError
 from topology.inventory import read_inventory
 
 log = logging.getLogger("recorder")
@@ -37,6 +41,7 @@ ATTEMPTS = 20
 LOG_TIMEOUT_S = 10.0
 LOGS_S = 60.0
 """All logs of a run together take no longer than this."""
+INVENTORY_WAIT_S = 60.0
 
 
 class Stopped(BaseException):
@@ -60,10 +65,15 @@ class OpenRun:
 
 
 class Recorder:
-    """Follows one MLFO."""
+    """Follows one MLFO.
 
-    def __init__(self, inventory: Mapping[str, Any], runs: Path) -> None:
-        self.inventory = inventory
+    Raises TopologyError where there is no inventory within a minute, OrchestratorError where it has no edge MLFO.
+    """
+
+    def __init__(self, path: Path, runs: Path) -> None:
+        self.path = path
+        self.inventory = inventory = read_inventory(path, wait_s=INVENTORY_WAIT_S)
+        """As last read."""
         self.runs = runs
         self.mlfo = Orchestrator(edge_url(inventory))
         self.machine = describe_machine()
@@ -100,6 +110,7 @@ class Recorder:
                 self.series.submit(record)  # where its recorder was ended before it could
                 return
             self.open[identity] = run = OpenRun(record, self.mlfo.intent(identity))
+            self._read_inventory()
             self._write_inputs(run)
             self._write_manifest(run, complete=False)
         run = self.open[identity]
@@ -119,6 +130,7 @@ class Recorder:
             run.attempts += 1
             try:
                 run.intent = self.mlfo.intent(identity)
+                self._read_inventory()
                 self._collect_logs(run)
                 run.record.write_tables()
                 self._write_verification(run)
@@ -147,7 +159,22 @@ class Recorder:
             self.series.give_up(run.record)
             log.info("run %s: interrupted", identity)
 
+    def _read_inventory(self) -> None:
+        """Take the inventory as it is now; where it cannot be read (the testbed is being removed), the last one stays.
+        """
+        try:
+            self.inventory = read_inventory(self.path)
+        except (TopologyError, OSError, ValueError) as error:
+            log.warning("%s: the inventory as last read is used", error)
+            return
+        self.series.inventory = self.inventory
+        names = {node["image"] for node in self.inventory["nodes"]} if self.inventory["runtime"] == "docker" else set()
+        if names - set(self.images):
+            self.images = describe_images(self.inventory)
+
     def _write_inputs(self, run: OpenRun) -> None:
+        if (run.record.folder / "inventory.json").exists():
+            return  # a recorder before this one wrote them when the run began
         state = Path(self.inventory["paths"]["state"])
         for name in ("testbed.yaml", "plan.json"):
             if (state / name).exists():
@@ -180,7 +207,10 @@ class Recorder:
         with requests.Session() as session:
             session.trust_env = False
             for node, kind in wanted:
-                if node not in addresses or time.monotonic() > deadline:
+                if time.monotonic() > deadline:
+                    continue
+                if node not in addresses:
+                    run.record.write(f"logs/{node}.{kind}.log", "(not collected: the node was removed)\n")
                     continue
                 url = f"http://{addresses[node]}:5000/v1/logs/{run.intent['id']}"
                 try:
@@ -205,10 +235,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, required=True)
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stdout)
-    inventory = read_inventory(arguments.inventory, wait_s=60.0)
     if shutil.disk_usage(arguments.runs.parent if arguments.runs.parent.exists() else "/").free < 50 * 2**20:
         log.warning("less than 50 MiB free where runs are recorded")
-    recorder = Recorder(inventory, arguments.runs)
+    recorder = Recorder(arguments.inventory, arguments.runs)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     try:
