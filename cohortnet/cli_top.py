@@ -37,7 +37,7 @@ def top(
     with reported(as_json):
         inventory = pick_testbed(testbed)
         try:
-            with live.Watch(inventory_path(inventory["testbed"]), inventory, period) as watch:
+            with live.Watch(inventory_path(inventory["testbed"]), period) as watch:
                 if as_json:
                     print(json.dumps(live.once(watch, period).as_dict(), indent=1))
                     return

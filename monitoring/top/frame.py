@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from monitoring.inventory import Inventory
 from monitoring.top.reading import Growth
 from monitoring.top.services import ENDED, Progress, Told
 
@@ -126,18 +127,18 @@ class Frame:
         return asdict(self)
 
 
-def build(inventory: Mapping[str, Any], growth: Growth, told: Told, time: float, cpu_share: float | None) -> Frame:
+def build(inventory: Inventory, growth: Growth, told: Told, time: float, cpu_share: float | None) -> Frame:
     """The picture. `time` is unix seconds, `cpu_share` what this program itself uses of a core."""
     now = growth.now
     up = {labels["node"]: value > 0 for labels, value in now.each("node_up")}
     collect = now.one("cohortnet_exporter_collect_seconds")
     return Frame(
-        testbed=str(inventory["testbed"]),
+        testbed=inventory.testbed,
         time=time,
         seconds=growth.seconds,
-        state=str(inventory.get("state", "")),
-        nodes_up=sum(up.get(str(node["name"]), False) for node in inventory["nodes"]),
-        nodes_all=len(inventory["nodes"]),
+        state=inventory.state,
+        nodes_up=sum(up.get(node.name, False) for node in inventory.nodes),
+        nodes_all=len(inventory.nodes),
         cohorts=_cohorts(inventory, growth, told),
         meters=_meters(told),
         links=_links(growth),
@@ -153,15 +154,15 @@ def build(inventory: Mapping[str, Any], growth: Growth, told: Told, time: float,
     )
 
 
-def _cohorts(inventory: Mapping[str, Any], growth: Growth, told: Told) -> list[CohortView]:
+def _cohorts(inventory: Inventory, growth: Growth, told: Told) -> list[CohortView]:
     received = growth.sums("node_network_receive_bytes_total", "node")
     by_client = growth.sums("node_network_receive_bytes_total", "cohort", role="client")
     found = []
-    for cohort in inventory.get("cohorts") or []:
-        name = str(cohort["name"])
+    for cohort in inventory.cohorts:
+        name = cohort.name
         intent = _latest(told.intents, name)
-        server = str((intent or {}).get("server") or cohort["server"])
-        view = CohortView(name, server, len(cohort["clients"]))
+        server = str((intent or {}).get("server") or cohort.server)
+        view = CohortView(name, server, len(cohort.clients))
         if intent is not None:
             _tell(view, intent, told.progress.get(str(intent["id"]), Progress()))
         view.up_bps = received[server] * 8 if server in received else None
@@ -190,7 +191,7 @@ def _tell(view: CohortView, intent: Mapping[str, Any], progress: Progress) -> No
 
 
 def _limit(
-    inventory: Mapping[str, Any], meters: Sequence[Mapping[str, Any]], cohort: str, server: str, direction: str
+    inventory: Inventory, meters: Sequence[Mapping[str, Any]], cohort: str, server: str, direction: str
 ) -> tuple[float | None, str]:
     """The tightest limit between server and clients that is known: meters of both, and the server's own link."""
     limits: list[tuple[float, str]] = []
@@ -199,10 +200,10 @@ def _limit(
         fits = target in (("cohort", cohort), ("server", server)) and meter["direction"] in (direction, "both")
         if fits and meter["unit"] == "bit/s" and not meter.get("pending"):
             limits.append((float(meter["rate"]), "meter"))
-    for link in inventory["links"]:
-        if server in (link["a"], link["b"]):
-            outgoing = (link["a"] == server) == (direction == "down")
-            rate = link["a_to_b" if outgoing else "b_to_a"].get("rate_bps")
+    for link in inventory.links:
+        if server in (link.a, link.b):
+            outgoing = (link.a == server) == (direction == "down")
+            rate = (link.a_to_b if outgoing else link.b_to_a).rate_bps
             if rate:
                 limits.append((float(rate), "link"))
     return min(limits, default=(None, ""))
@@ -276,7 +277,7 @@ def _links(growth: Growth) -> list[LinkView]:
     return sorted(found, key=lambda view: (not view.up, view.share or 0.0, view.rate_bps), reverse=True)
 
 
-def _nodes(inventory: Mapping[str, Any], growth: Growth, up: Mapping[str, bool]) -> list[NodeView]:
+def _nodes(inventory: Inventory, growth: Growth, up: Mapping[str, bool]) -> list[NodeView]:
     cpu = growth.sums("container_cpu_usage_seconds_total", "node")
     periods = growth.sums("container_cpu_cfs_periods_total", "node")
     throttled = growth.sums("container_cpu_cfs_throttled_periods_total", "node")
@@ -289,14 +290,14 @@ def _nodes(inventory: Mapping[str, Any], growth: Growth, up: Mapping[str, bool])
         )
     }
     found = []
-    for node in inventory["nodes"]:
-        name = str(node["name"])
+    for node in inventory.nodes:
+        name = node.name
         share = throttled.get(name, 0.0) / periods[name] if periods.get(name) else None
         found.append(
             NodeView(
                 name,
-                str(node["role"]),
-                str(node.get("cohort") or ""),
+                node.role,
+                node.cohort,
                 up.get(name, False),
                 cpu.get(name),
                 gauges["container_spec_cpu_limit_cores"].get(name),

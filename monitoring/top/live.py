@@ -9,10 +9,9 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -29,19 +28,18 @@ from monitoring.top.services import Services
 class Watch:
     """Collections one after the other, each with what the services said. Use it with `with`.
 
-    Raises InventoryError where the inventory cannot be read.
+    The services are asked once at its begin; then either each time that it is told to `ask`, or, after `go_on`, by
+    themselves. What exists is what the inventory says at each look. Raises InventoryError where it cannot be read.
     """
 
-    def __init__(self, path: Path, inventory: Mapping[str, Any], period_s: float) -> None:
-        self._inventory = inventory
-        self._period_s = period_s
+    def __init__(self, path: Path, period_s: float) -> None:
         self._sampler = Sampler(path)
-        self._services = Services(inventory, max(period_s, 1.0))
+        self._services = Services(self._sampler.inventory, max(period_s, 1.0))
         self._cpu = (time.monotonic(), time.process_time())
         self._path = path
 
     def __enter__(self) -> Watch:
-        self._services.start()
+        self._services.ask()
         self._before = take(self._sampler.families(), time.monotonic())
         self._cpu = (self._before.time, time.process_time())
         return self
@@ -56,8 +54,12 @@ class Watch:
         return not self._path.exists()
 
     def ask(self) -> None:
-        """Ask the services now instead of waiting for their turn."""
+        """Ask the services now: rates of meters are those since they were last asked. Not after `go_on`."""
         self._services.ask()
+
+    def go_on(self) -> None:
+        """From now on ask the services in the background."""
+        self._services.start()
 
     def look(self) -> Frame:
         """Collect now: rates are those since the look before."""
@@ -65,7 +67,8 @@ class Watch:
         cpu = (now.time, time.process_time())
         passed = cpu[0] - self._cpu[0]
         used = (cpu[1] - self._cpu[1]) / passed if passed > 0 else None
-        made = frames.build(self._inventory, Growth(self._before, now), self._services.latest, time.time(), used)
+        growth = Growth(self._before, now)
+        made = frames.build(self._sampler.inventory, growth, self._services.latest, time.time(), used)
         self._before, self._cpu = now, cpu
         return made
 
@@ -107,6 +110,7 @@ def _pressed(listening: bool, seconds: float) -> str:
 def run(watch: Watch, period_s: float, console: Console) -> str:
     """Draw until q, Ctrl-C or the end of the testbed; gives why it ended: "quit" or "gone"."""
     by_memory = False
+    watch.go_on()
     time.sleep(min(period_s, 1.0))
     shown = watch.look()
     with keys() as listening, Live(console=console, auto_refresh=False, screen=True) as live:
@@ -132,6 +136,7 @@ def run(watch: Watch, period_s: float, console: Console) -> str:
 
 def write_lines(watch: Watch, period_s: float) -> str:
     """Plain lines each period, for a pipe or a log, until Ctrl-C or the end of the testbed; gives "gone"."""
+    watch.go_on()
     while True:
         time.sleep(period_s)
         if watch.gone:

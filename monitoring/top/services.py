@@ -15,6 +15,8 @@ from typing import Any
 
 import requests
 
+from monitoring.inventory import Inventory
+
 CONNECT_S, READ_S = 1.0, 5.0
 ENDED = ("succeeded", "failed", "cancelled")
 MOST_EVENTS = 200_000
@@ -50,22 +52,20 @@ class Told:
     problems: Sequence[str] = ()
 
 
-def mlfo_url(inventory: Mapping[str, Any]) -> str | None:
+def mlfo_url(inventory: Inventory) -> str | None:
     """Of the edge MLFO, by its management address; None where there is none."""
-    for node in inventory["nodes"]:
-        if node["role"] == "mlfo-edge" and node.get("management_address"):
-            return f"http://{node['management_address']}:8000"
+    for node in inventory.nodes:
+        if node.role == "mlfo-edge" and node.management_address:
+            return f"http://{node.management_address}:8000"
     return None
 
 
-def controller_url(inventory: Mapping[str, Any]) -> str | None:
+def controller_url(inventory: Inventory) -> str | None:
     """Of the built-in controller's published REST; None where there is none."""
-    if inventory["core"]["controller"]["kind"] != "builtin":
+    if inventory.controller != "builtin" or inventory.controller_rest is None:
         return None
-    for port in inventory["published"]:
-        if port["node"] is None:
-            return f"http://{port['host']}:{port['host_port']}"
-    return None
+    host, port = inventory.controller_rest
+    return f"http://{host}:{port}"
 
 
 _RANK = {"server": 2, "distributed": 1, "train": 0}
@@ -84,10 +84,18 @@ def follow(progress: Progress, event: Mapping[str, Any]) -> None:
         progress.phase = "server"
     elif kind == "round.metrics":
         _measured(progress, event)
-    elif kind == "client.reply" and event.get("error") or kind == "client.left":
+    elif _failed(event) and not progress.over:
         progress.failures += 1
     elif kind in ("run.finished", "run.failed"):
         progress.over, progress.phase = True, ""
+
+
+def _failed(event: Mapping[str, Any]) -> bool:
+    # Whether a client failed by it. A lost link is still waited for until `final`; what a client that is gone still
+    # owed is part of its loss.
+    if event["kind"] == "client.left":
+        return event.get("final") is True
+    return event["kind"] == "client.reply" and bool(event.get("error")) and event.get("failure") != "gone"
 
 
 def _measured(progress: Progress, event: Mapping[str, Any]) -> None:
@@ -106,9 +114,9 @@ def _measured(progress: Progress, event: Mapping[str, Any]) -> None:
 
 
 class Services:
-    """Asks both services every `period_s` seconds until it is closed."""
+    """Asks both services: each time that it is told to, or once started every `period_s` seconds until it is closed."""
 
-    def __init__(self, inventory: Mapping[str, Any], period_s: float) -> None:
+    def __init__(self, inventory: Inventory, period_s: float) -> None:
         self._mlfo, self._controller = mlfo_url(inventory), controller_url(inventory)
         self._period_s = period_s
         self._progress: dict[str, Progress] = {}
@@ -126,8 +134,7 @@ class Services:
             return self._told
 
     def start(self) -> None:
-        """Ask once, so that there is something to show, and go on asking in the background."""
-        self.ask()
+        """Go on asking in the background; from then on nobody else asks."""
         self._thread.start()
 
     def close(self) -> None:
@@ -142,7 +149,7 @@ class Services:
             self.ask()
 
     def ask(self) -> None:
-        """One round of questions."""
+        """One round of questions; never two at a time."""
         problems: list[str] = []
         intents = self._intents(problems)
         meters = self._meters(problems)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import io
 import json
 import socket
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from rich.console import Console
 
-from monitoring.top import view
+from monitoring.inventory import Inventory, parse
+from monitoring.top import live, view
 from monitoring.top.frame import Frame, build
 from monitoring.top.reading import Growth, take
 from monitoring.top.services import Progress, Services, Told, follow
+from tests.monitoring.exporter import data
 
 NODE = ["testbed", "node", "role", "cohort"]
 WHO = {
@@ -24,23 +29,16 @@ WHO = {
     "fc.11": ["t", "fc.11", "client", "1"],
     "app.1": ["t", "app.1", "traffic-client", ""],
 }
-INVENTORY: dict[str, Any] = {
-    "testbed": "t",
-    "state": "up",
-    "core": {"controller": {"kind": "builtin"}},
-    "published": [],
-    "nodes": [{"name": who[1], "role": who[2], "cohort": who[3] or None} for who in WHO.values()],
-    "cohorts": [{"name": "1", "server": "fed.1", "clients": ["fc.10", "fc.11"]}],
-    "links": [
-        {
-            "name": "fed.1--s",
-            "a": "fed.1",
-            "b": "s",
-            "a_to_b": {"rate_bps": 10_000_000},
-            "b_to_a": {"rate_bps": 20_000_000},
-        }
-    ],
-}
+LINK = {"name": "fed.1--s", "a": "fed.1", "b": "s", "a_port": None, "b_port": 1, "a_interface": "eth0",
+        "b_interface": "s-eth1", "a_to_b": data.SHAPE, "b_to_a": {**data.SHAPE, "rate_bps": 20_000_000}}  # fmt: skip
+
+
+def inventory(**more: Any) -> Inventory:
+    nodes = [data.node(who[1], number, role=who[2], cohort=who[3] or None) for number, who in enumerate(WHO.values())]
+    cohorts = [{"name": "1", "server": "fed.1", "clients": ["fc.10", "fc.11"]}]
+    return parse(
+        data.inventory(Path("/nowhere"), testbed="t", nodes=nodes, cohorts=cohorts, links=[LINK], **more)
+    )
 
 
 def collection(step: int) -> Iterator[Metric]:
@@ -102,7 +100,8 @@ def picture(name: str = "1") -> Frame:
     told = Told(
         [intent, old], progress, [meter(30, 750_000)], 12.0, [meter(10, 250_000)], 10.0, ["MLFO: does not answer"]
     )
-    return build(INVENTORY, Growth(take(collection(0), 100.0), take(collection(2), 102.0)), told, 1_790_000_000.0, 0.01)
+    growth = Growth(take(collection(0), 100.0), take(collection(2), 102.0))
+    return build(inventory(), growth, told, 1_790_000_000.0, 0.01)
 
 
 def test_rates_limits_and_states() -> None:
@@ -158,7 +157,7 @@ def test_progress_keeps_the_server_s_own_evaluation_over_the_clients() -> None:
         {"kind": "client.joined", "joined": 2},
         {"kind": "phase.started", "round": 1, "phase": "train"},
         {"kind": "round.metrics", "round": 1, "source": "train", "metrics": {"train_loss": 3.0}},
-        {"kind": "client.reply", "error": "lost"},
+        {"kind": "client.reply", "error": "RuntimeError: no", "failure": "application"},
         {"kind": "round.metrics", "round": 1, "source": "server", "metrics": {"loss": 2.0, "accuracy": 0.3}},
         {"kind": "round.metrics", "round": 2, "source": "distributed", "metrics": {"loss": 9.0, "accuracy": 0.9}},
     ):
@@ -170,13 +169,63 @@ def test_progress_keeps_the_server_s_own_evaluation_over_the_clients() -> None:
 def test_services_that_are_away_are_named_and_end_quickly() -> None:
     with socket.socket() as taken:  # bound and not listening: whoever connects is refused
         taken.bind(("127.0.0.1", 0))
-        inventory = {
-            **INVENTORY,
-            "published": [{"node": None, "host": "127.0.0.1", "host_port": taken.getsockname()[1]}],
-        }
-        services = Services(inventory, 0.05)
+        port = {"node": None, "host": "127.0.0.1", "host_port": taken.getsockname()[1]}
+        services = Services(inventory(published=[port]), 0.05)
+        services.ask()
         services.start()
         try:
             assert services.latest.problems == ("controller: does not answer",)
         finally:
             services.close()
+
+
+def test_a_lost_client_fails_once_and_a_link_that_came_back_is_no_failure() -> None:
+    progress = Progress()
+    for event in (
+        {"kind": "client.left", "client": "fc.10", "final": False},
+        {"kind": "client.reconnected", "client": "fc.10"},
+        {"kind": "client.left", "client": "fc.11", "final": False},
+        {"kind": "client.left", "client": "fc.11", "final": True},
+        {"kind": "client.reply", "client": "fc.11", "error": "client fc.11 is gone", "failure": "gone"},
+        {"kind": "client.reply", "client": "fc.10", "error": "did not answer", "failure": "no-reply"},
+        {"kind": "run.finished"},
+        {"kind": "client.left", "client": "fc.10", "final": True},
+    ):
+        follow(progress, event)
+    assert progress.failures == 2, "the loss of fc.11, and the answer that fc.10 did not give"
+
+
+class Asked:
+    """Meters of a controller that count as time passes; says from which threads it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.threads: list[threading.Thread] = []
+        monkeypatch.setattr(Services, "_meters", lambda _, problems: self.meters())
+
+    def meters(self) -> list[dict[str, Any]]:
+        self.threads.append(threading.current_thread())
+        return [meter(0, int(time.monotonic() * 250_000))]
+
+
+def test_one_picture_measures_meters_over_the_whole_period(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the background they would have been asked a moment before: after one second, as this period is."""
+    asked = Asked(monkeypatch)
+    with live.Watch(data.write(tmp_path), 1.0) as watch:
+        (limit,) = live.once(watch, 1.0).meters
+        told = watch._services.latest
+    assert asked.threads == [threading.main_thread()] * 2
+    assert told.meters_time - told.meters_before_time >= 1.0 and limit.rate == pytest.approx(2e6, rel=0.01)
+
+
+def test_a_picture_is_of_the_inventory_as_it_is_now(tmp_path: Path) -> None:
+    with live.Watch(data.write(tmp_path), 0.2) as watch:
+        first = watch.look()
+        nodes = [data.node("fed.1", 2, role="server"), data.node("fc.1", 1), data.node("fc.9", 9)]
+        slower = {"rate_bps": 1_000_000, "delay_s": 0.0, "loss": 0.0}
+        links = [{**LINK, "a_to_b": slower, "b_to_a": slower}]
+        cohorts = [{"name": "1", "server": "fed.1", "clients": ["fc.1", "fc.9"]}]
+        data.write(tmp_path, nodes=nodes, links=links, cohorts=cohorts)
+        second = watch.look()
+    assert (first.nodes_all, first.cohorts[0].clients, first.cohorts[0].down_limit_bps) == (2, 1, 10_000_000)
+    assert (second.nodes_all, second.cohorts[0].clients, second.cohorts[0].down_limit_bps) == (3, 2, 1_000_000)
+    assert "fc.9" in {node.name for node in second.nodes}
