@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+KINDS = ("client.reply", "client.joined", "client.reconnected", "client.left", "client.finished")
+"""Events that say something of one client."""
 SOURCES = ("server", "distributed", "train")
 STRAGGLER = 2.0
 """A reply that took more than so many times the median of its phase (with three replies or more) is a straggler's."""
@@ -52,6 +54,7 @@ class Client:
     stragglers: int = 0
     errors: list[str] = field(default_factory=list)
     left: int = 0
+    """How often its link was lost during the run; one that never came back counts once."""
     joined: float | None = None
     interface_sent: int | None = None
     interface_received: int | None = None
@@ -112,18 +115,25 @@ def clients(events: Sequence[Mapping[str, Any]], names: Iterable[str], start: fl
     """Every client of the run, also those that never answered, in the order of `names`."""
     found = {name: Client(name) for name in names}
     phases: dict[tuple[int, str], list[tuple[str, float]]] = {}
+    away: set[str] = set()
+    over = False
     for event in events:
-        name = str(event.get("client") or "")
-        if not name or event["kind"] not in ("client.reply", "client.joined", "client.left", "client.finished"):
+        kind, name = event["kind"], str(event.get("client") or "")
+        over = over or kind in ("run.finished", "run.failed")
+        if not name or kind not in KINDS:
             continue
         item = found.setdefault(name, Client(name))
-        if event["kind"] == "client.joined" and item.joined is None:
-            item.joined = float(event["time"]) - start
-        elif event["kind"] == "client.left":
-            item.left += 1
-        elif event["kind"] == "client.finished":
+        if kind in ("client.joined", "client.reconnected"):
+            away.discard(name)
+            if kind == "client.joined" and item.joined is None:
+                item.joined = float(event["time"]) - start
+        elif kind == "client.left":
+            # A lost link is told of when it is lost, and once more when it is given up; after the run, clients leave.
+            item.left += name not in away and not over
+            away.add(name)
+        elif kind == "client.finished":
             _interface(item, event)
-        elif event["kind"] == "client.reply":
+        elif kind == "client.reply":
             _reply(item, event, float(event["time"]) - start)
             if not event.get("error"):
                 key = (int(event.get("round") or 0), str(event.get("phase")))

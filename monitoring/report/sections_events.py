@@ -104,8 +104,8 @@ def clients_section(story: Story) -> Html:
     lead = (
         "Message bytes are the serialised FL messages; interface bytes are what the client's network interface counted "
         "from the start to the end of its process, headers and acknowledgements included. "
-        "A reply straggles when it takes "
-        "more than twice the median of its phase. A click on a heading sorts."
+        "A reply straggles when it takes more than twice the median of its phase. "
+        "A link that was lost counts once, whether it came back or not. A click on a heading sorts."
     )
     return section(
         "clients", "Clients", table(head, rows, numeric=range(2, len(head)), sortable=True, keys=keys), lead=lead

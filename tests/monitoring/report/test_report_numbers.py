@@ -132,3 +132,19 @@ def test_more_cohorts_than_hues_differ_by_their_dash() -> None:
 def test_text_is_escaped_wherever_it_meets_markup() -> None:
     assert el("a", "<b>", href='"><i>') == '<a href="&quot;&gt;&lt;i&gt;">&lt;b&gt;</a>'
     assert "</script" not in script_data('{"a": "</script><!--"}')
+
+
+def test_a_lost_link_counts_once_whether_it_comes_back_or_not() -> None:
+    happened = (
+        ("client.joined", "c0", {}),
+        ("client.left", "c0", {"final": False}),
+        ("client.reconnected", "c0", {}),
+        ("client.left", "c0", {"final": False}),
+        ("client.left", "c0", {"final": True}),
+        ("client.left", "c1", {"final": True}),
+        ("client.joined", "c1", {}),
+        ("run.finished", "", {}),
+        ("client.left", "c1", {"final": True}),
+    )
+    events = [{"kind": kind, "client": name, "time": 1.0, **more} for kind, name, more in happened]
+    assert {item.name: item.left for item in learning.clients(events, ["c0", "c1"], 0.0)} == {"c0": 2, "c1": 1}
