@@ -31,6 +31,7 @@ WINDOW_PERIODS = 4
 LEAST_WINDOW_S = 4.0
 HOLD_PERIODS = 2
 LEAST_HOLD_S = 10.0
+RECENT_HOLDS = 2
 LONGEST_TIMEOUT_S = 10.0
 LEAST_EVALUATION_S = 1.0
 _OWN_METRICS = "(process_cpu_seconds|process_resident_memory|prometheus_tsdb_(head|storage|wal_storage)_|" \
@@ -56,9 +57,9 @@ def rules_yml(period_s: float) -> str:
     text = resources.files("monitoring.prometheus").joinpath("rules.yml").read_text(encoding="utf-8")
     hold = max(HOLD_PERIODS * period_s, LEAST_HOLD_S)
     comments, _, rules = text.partition("groups:\n")  # the comment names the words and stays as it is
-    return comments + "groups:\n" + rules.replace("$window", duration(window_s(period_s))).replace(
-        "$hold", duration(hold)
-    )  # fmt: skip
+    for word, seconds in (("$window", window_s(period_s)), ("$hold", hold), ("$recent", RECENT_HOLDS * hold)):
+        rules = rules.replace(word, duration(seconds))
+    return comments + "groups:\n" + rules
 
 
 def prometheus_yml(inventory: Mapping[str, Any]) -> str:

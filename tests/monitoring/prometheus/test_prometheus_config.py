@@ -64,8 +64,9 @@ def test_rates_are_taken_over_at_least_four_periods_at_every_period(tmp_path: Pa
     assert config.window_s(period_s) >= 4 * period_s
     text = config.rules_yml(period_s)
     rules = yaml.safe_load(text)
-    assert "$window" not in text.partition("groups:")[2] and "$hold" not in text.partition("groups:")[2]
-    windows = set(re.findall(r"\[(\w+)\]", text.partition("groups:")[2]))
+    filled = text.partition("groups:")[2]
+    assert not any(word in filled for word in ("$window", "$hold", "$recent"))
+    windows = set(re.findall(r"rate\([^\[]+\[(\w+)\]", filled))
     assert windows == {config.duration(config.window_s(period_s))}
     assert all(rule["expr"] for group in rules["groups"] for rule in group["rules"])
 

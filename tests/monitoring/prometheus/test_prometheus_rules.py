@@ -5,17 +5,20 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
 import yaml
 
 from monitoring.prometheus import config
 from tests.monitoring.prometheus.prom_lab import promtool
 
 CASES = Path(__file__).with_name("rules_test.yml")
+SHORT = Path(__file__).with_name("rules_short_test.yml")
 
 
-def test_promtool_checks_the_rules_and_every_alert_in_them(tmp_path: Path) -> None:
-    (tmp_path / "rules.yml").write_text(config.rules_yml(5.0))
-    shutil.copy(CASES, tmp_path / "rules_test.yml")
+@pytest.mark.parametrize(("period_s", "cases"), [(5.0, CASES), (1.0, SHORT)])
+def test_promtool_checks_the_rules_and_every_alert_in_them(tmp_path: Path, period_s: float, cases: Path) -> None:
+    (tmp_path / "rules.yml").write_text(config.rules_yml(period_s))
+    shutil.copy(cases, tmp_path / "rules_test.yml")
     assert "9 rules found" in promtool("check", "rules", str(tmp_path / "rules.yml"))
     assert "SUCCESS" in promtool("test", "rules", str(tmp_path / "rules_test.yml"))
 
