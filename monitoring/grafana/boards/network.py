@@ -5,6 +5,16 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders import dashboard
 
 from monitoring.grafana.boards.frame import ONE_COHORT, RATE, TESTBED, Row, Variable, board
+from monitoring.grafana.boards.meters import (
+    BITS_PASSED,
+    BITS_QUEUED,
+    BY_METER,
+    PACKETS_CAME,
+    PACKETS_DROPPED,
+    TOTAL_BYTES,
+    TOTAL_CAME,
+    TOTAL_DROPPED,
+)
 from monitoring.grafana.boards.pieces import (
     BITS,
     BYTES,
@@ -30,7 +40,6 @@ SWITCH = f'{TESTBED},switch=~"$switch"'
 FL_FLOWS = f'{ONE_COHORT},node=~"$node",flow="fl"'
 WHICH = "{{link}} {{direction}}"
 METER = "{{meter}} {{direction}}"
-BY_METER = "by (meter, direction)"
 
 MORE = (
     Variable("link", "Link", f"cohortnet_link_up{{{TESTBED}}}", "link"),
@@ -48,8 +57,6 @@ def _utilisation(window: str = RATE) -> str:
 
 
 def _state() -> list[object]:
-    dropped = f"sum(rate(cohortnet_meter_band_drop_packets_total{{{TESTBED}}}{RATE}))"
-    came = f"sum(rate(cohortnet_meter_packets_total{{{TESTBED}}}{RATE}))"
     return [
         figure("Links down", "Links of which an end is down.", COUNT, now(f"sum(1 - cohortnet_link_up{{{LINK}}})"),
                limits=((1.0, RED),)),
@@ -59,7 +66,7 @@ def _state() -> list[object]:
                now(f"sum(rate(cohortnet_link_drops_total{{{LINK}}}{RATE}))"), limits=((1.0, YELLOW), (100.0, RED)),
                decimals=0),
         figure("Dropped by meters", "Share of what came to all meters.", SHARE,
-               now(f"{dropped} / clamp_min({came}, 1)"),
+               now(f"sum({PACKETS_DROPPED}) / clamp_min(sum({PACKETS_CAME}), 1)"),
                limits=((0.01, YELLOW), (0.05, RED)), empty="no meter", decimals=1),
         figure("Sent again", "Segments that the FL connections repeat now.", "suffix: segments/s",
                now(f"sum(rate(tcp_retransmits_total{{{FL_FLOWS}}}{RATE}))"), limits=((1.0, YELLOW), (100.0, RED)),
@@ -112,38 +119,32 @@ def _queues() -> list[object]:
 
 
 def _meters() -> list[object]:
-    came = f"sum {BY_METER} (8 * rate(cohortnet_meter_bytes_total{{{TESTBED}}}{RATE}))"
-    dropped = f"sum {BY_METER} (8 * rate(cohortnet_meter_band_drop_bytes_total{{{TESTBED}}}{RATE}))"
-    queued = f"sum {BY_METER} (8 * rate(cohortnet_meter_queue_bytes_total{{{TESTBED}}}{RATE}))"
     limit = f'max {BY_METER} (cohortnet_meter_rate{{{TESTBED},unit="bit/s"}})'
-    packets = f"sum {BY_METER} (rate(cohortnet_meter_packets_total{{{TESTBED}}}{RATE}))"
-    dropped_packets = f"sum {BY_METER} (rate(cohortnet_meter_band_drop_packets_total{{{TESTBED}}}{RATE}))"
+    each = "by (meter, direction, kind, target)"
     return [
         graph("Meters: rate against limit",
               "What passes each meter (came minus dropped, or sent by its queue), and its limit (dashed).", BITS,
-              query(f"{came} - {dropped}", f"{METER} passed"), query(queued, f"{METER} queued"),
+              query(BITS_PASSED, f"{METER} passed"), query(BITS_QUEUED, f"{METER} queued"),
               query(limit, f"{METER} limit"), dashed=".* limit", many=True),
         graph("Meters: share of the limit", "1: what passes is as much as the meter lets through.", SHARE,
-              query(f"({came} - {dropped}) / on (meter, direction) ({limit} > 0)", METER), limits=((0.95, YELLOW),)),
+              query(f"({BITS_PASSED} or {BITS_QUEUED}) / on (meter, direction) ({limit} > 0)", METER),
+              limits=((0.95, YELLOW),)),
         graph("Meters: drops by band", "Packets that each band of a meter drops, at each switch.", PACKETS,
               query(f"rate(cohortnet_meter_band_drop_packets_total{{{TESTBED}}}{RATE})",
                     f"{METER} band {{{{band}}}} ({{{{switch}}}})"), many=True),
         graph("Meters: share dropped", "Of the packets that came.", SHARE,
-              query(f"{dropped_packets} / {packets}", METER), limits=((0.01, YELLOW), (0.05, RED)), most=1.0),
+              query(f"sum {BY_METER} ({PACKETS_DROPPED}) / sum {BY_METER} ({PACKETS_CAME})", METER),
+              limits=((0.01, YELLOW), (0.05, RED)), most=1.0),
         graph("Queues of meters: backlog", "Bytes that wait in the queues of meters that queue instead of drop.", BYTES,
               query(f"sum {BY_METER} (cohortnet_meter_queue_backlog_bytes{{{TESTBED}}})", METER)),
         graph("Queues of meters: drops", "Packets for which such a queue had no room.", PACKETS,
               query(f"sum {BY_METER} (rate(cohortnet_meter_queue_drops_total{{{TESTBED}}}{RATE}))", METER)),
-        listing("Meters now", "Each meter's limit, what came to it and what it dropped since it was set.",
-                ("meter", "direction", "kind", "target"), [
-                    ("limit", BITS, f'max by (meter, direction, kind, target) (cohortnet_meter_rate{{{TESTBED},'
-                     'unit="bit/s"})'),
-                    ("bytes", BYTES,
-                     f"sum by (meter, direction, kind, target) (cohortnet_meter_bytes_total{{{TESTBED}}})"),
-                    ("packets", COUNT,
-                     f"sum by (meter, direction, kind, target) (cohortnet_meter_packets_total{{{TESTBED}}})"),
-                    ("packets dropped", COUNT, "sum by (meter, direction, kind, target) "
-                     f"(cohortnet_meter_band_drop_packets_total{{{TESTBED}}})"),
+        listing("Meters now", "Each meter's limit, what came to it (bytes: where it queues, what its queue sent) and "
+                "what it dropped since it was set.", ("meter", "direction", "kind", "target"), [
+                    ("limit", BITS, f'max {each} (cohortnet_meter_rate{{{TESTBED},unit="bit/s"}})'),
+                    ("bytes", BYTES, f"sum {each} ({TOTAL_BYTES})"),
+                    ("packets", COUNT, f"sum {each} ({TOTAL_CAME})"),
+                    ("packets dropped", COUNT, f"sum {each} ({TOTAL_DROPPED})"),
                 ], height=8),
     ]  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders import dashboard
 
 from monitoring.grafana.boards.frame import ONE_COHORT, RATE, RUN, SERVER_RUN, TESTBED, Row, board
+from monitoring.grafana.boards.meters import PACKETS_DROPPED
 from monitoring.grafana.boards.pieces import (
     BITS,
     BYTES,
@@ -103,7 +104,7 @@ def _transport() -> list[object]:
 
 
 def _background() -> list[object]:
-    interface = f'{TESTBED},role="traffic-client"'
+    sources = f'on (testbed, node) label_join(cohortnet_traffic_running{{{TESTBED}}}, "node", "", "source")'
     return [
         graph(
             "Background application latency",
@@ -113,11 +114,10 @@ def _background() -> list[object]:
         ),
         graph(
             "Background traffic rate",
-            "What leaves the interfaces of the background application's clients, and (dashed) what its flows are "
-            "asked to "
-            "have.",
+            "What leaves the interfaces of the nodes from which background flows go, whatever else these nodes send, "
+            "and (dashed) what the flows are asked to have.",
             BITS,
-            query(f"sum by (node) ({_rate(SENT, interface)})", "{{node}}"),
+            query(f"sum by (node) ({_rate(SENT, TESTBED)} and {sources})", "{{node}}"),
             query(
                 f"sum by (flow) (cohortnet_traffic_target_bits_per_second{{{TESTBED}}} "
                 f"* on (testbed, flow) group_left () cohortnet_traffic_running{{{TESTBED}}})",
@@ -221,7 +221,7 @@ def overview() -> dashboard.Dashboard:
         figure("Best accuracy", "The best of all cohorts' latest accuracies.", SHARE,
                now(f"max(model_accuracy{{{SERVER_RUN},{EVALUATED}}})"), decimals=1),
         figure("Dropped by meters", "Packets that all meters drop now.", PACKETS,
-               now(f"sum(rate(cohortnet_meter_band_drop_packets_total{{{TESTBED}}}{RATE}))"),
+               now(f"sum({PACKETS_DROPPED})"),
                limits=((1.0, YELLOW), (100.0, RED)), empty="no meter", decimals=0),
         figure("Alerts", "Alerts that fire now; Prometheus's page /alerts names them.", COUNT,
                now('count(ALERTS{alertstate="firing"})'), limits=((1.0, RED),)),

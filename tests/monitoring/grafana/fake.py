@@ -132,16 +132,19 @@ class FakeTestbed:
         put("cohortnet_meter_bytes_total", 3e5 * t, **where)
         put("cohortnet_meter_band_drop_packets_total", 10 * t, band="0", **where)
         put("cohortnet_meter_band_drop_bytes_total", 3e4 * t, band="0", **where)
-        queued = {**meter, "meter": "second", "node": "", "interface": "sw1-eth1"}
-        for what in ("packets_total", "bytes_total", "drops_total", "backlog_bytes"):
-            put(f"cohortnet_meter_queue_{what}", 100 * t, **queued)
+        second = {**meter, "meter": "second"}
+        put("cohortnet_meter_rate", 1e6, unit="bit/s", in_force="queue", **second)
+        queued = {**second, "node": "", "interface": "sw1-eth1"}
+        for what, speed in (("packets_total", 60), ("bytes_total", 1e5), ("drops_total", 20), ("backlog_bytes", 100)):
+            put(f"cohortnet_meter_queue_{what}", speed * t, **queued)
         put("cohortnet_controller_switch_connected", 1, switch="sw1")
         put("cohortnet_controller_flow_changes_total", 80, switch="sw1")
         put("cohortnet_controller_openflow_errors_total", 0)
         put("cohortnet_controller_packet_ins_total", 3)
-        flow = {"flow": "background", "source": "app.1", "destination": "appserv.0", "pattern": "constant"}
-        put("cohortnet_traffic_target_bits_per_second", 2e7, **flow)
-        put("cohortnet_traffic_running", 1, **flow)
+        for name, source in (("background", "app.1"), ("video", "app.1"), ("backup", "fc.10")):
+            flow = {"flow": name, "source": source, "destination": "appserv.0", "pattern": "constant"}
+            put("cohortnet_traffic_target_bits_per_second", 2e7, **flow)
+            put("cohortnet_traffic_running", 1, **flow)
 
     def _learning(self, put, histogram, t):  # type: ignore[no-untyped-def]
         under_way = min(ROUNDS, 1 + int(t / ROUND_S))

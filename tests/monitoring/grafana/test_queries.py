@@ -85,6 +85,35 @@ def test_accuracy_by_round_says_of_each_round_what_it_reached(url: str) -> None:
     assert found == pytest.approx(expected)
 
 
+def answered(url: str, name: str, title: str, target: int = 0) -> dict[tuple[str, ...], float]:
+    """What a panel's query is answered at this moment: values of its labels, by their names' order -> value."""
+    panel = next(p for p in panels(load(name)) if p["title"] == title)
+    values = {"testbed": fake.TESTBED, "cohort": ".*"}
+    expr = substitute(panel["targets"][target]["expr"], values, period_s=fake.PERIOD_S, range_s=RANGE_S)
+    prometheus = Prometheus(url)
+    found = prometheus.instant(expr, time.time())
+    prometheus.close()
+    return {tuple(text for _, text in sorted(s["metric"].items())): float(s["value"][1]) for s in found}
+
+
+def test_meters_that_queue_are_shown_as_those_that_drop_are(url: str) -> None:
+    """`first` drops 10 of 100 packets/s that come, `second` 20 of 80; they pass 2.16 of 2 and 0.8 of 1 Mbit/s."""
+    assert answered(url, "overview", "Dropped by meters") == pytest.approx({(): 30}, rel=0.1)
+    assert answered(url, "network", "Dropped by meters") == pytest.approx({(): 30 / 180}, rel=0.01)
+    shares = answered(url, "network", "Meters: share dropped")
+    assert shares == pytest.approx({("up", "first"): 0.1, ("up", "second"): 0.25}, rel=0.01)
+    shares = answered(url, "network", "Meters: share of the limit")
+    assert shares == pytest.approx({("up", "first"): 1.08, ("up", "second"): 0.8}, rel=0.1)
+    columns = [answered(url, "network", "Meters now", target) for target in range(4)]
+    assert [sorted(meter for _, _, meter, _ in column) for column in columns] == [["first", "second"]] * 4
+    (_, packets, dropped) = ({meter: value for (_, _, meter, _), value in column.items()} for column in columns[1:])
+    assert dropped["second"] / packets["second"] == pytest.approx(0.25, rel=0.01)
+
+
+def test_background_traffic_is_shown_of_each_source_whatever_its_role(url: str) -> None:
+    assert set(answered(url, "overview", "Background traffic rate")) == {("app.1",), ("fc.10",)}
+
+
 def test_each_round_is_a_mark_of_its_own(url: str) -> None:
     annotation = next(q for q in find_queries(load("fl-run")) if q.place == "Rounds")
     values = {"testbed": fake.TESTBED, "run": ".*", "cohort": "1"}
@@ -131,7 +160,7 @@ def test_a_query_of_numbers_that_are_none_is_empty(url: str) -> None:
 def test_what_has_not_happened_yet_is_quiet_and_fails_only_the_strict(tmp_path: Path, url: str) -> None:
     """A Prometheus that knows no meter: its queries wait, everything else still has to be there."""
     dashboard = load("network")
-    panel = copy.deepcopy(next(p for p in panels(dashboard) if p["title"] == "Meters: share dropped"))
+    panel = copy.deepcopy(next(p for p in panels(dashboard) if p["title"] == "Meters: drops by band"))
     # The same family under a name that nobody serves stands for a testbed without meters.
     text = json.dumps(panel).replace("cohortnet_meter_band_drop_packets_total", "cohortnet_meter_pending_none")
     from monitoring.grafana import check
