@@ -378,7 +378,7 @@ def print_slowdown(console: Console, found: Mapping[str, Any]) -> None:
     console.print(f"on / off: {found['ratio']:.4f} (medians), {found['ratio_of_pairs']:.4f} (geometric mean of pairs)")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, nargs="+", help="measure the exporter with so many nodes")
     parser.add_argument("--seconds", type=float, default=50.0, help="how long each exporter is scraped")
@@ -394,6 +394,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="host port of the controller's REST; the two after it are the exporter's and Prometheus'"
                         )  # fmt: skip
     parser.add_argument("--json", type=Path, help="also write the figures into this file")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = command_line()
     arguments = parser.parse_args(argv)
     if os.geteuid() != 0:
         parser.error("this needs root: put `sudo` in front")

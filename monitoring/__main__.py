@@ -3,8 +3,9 @@
     python -m monitoring --inventory PATH
 
 On the host, in the control groups of the testbed's core. Serves the exporter at the inventory's address (in-band also
-in every node), writes the configuration and the targets of Prometheus, starts it as its child, and follows the
-inventory: when that file is replaced, the targets are written anew. SIGTERM ends it, and Prometheus with it.
+in every node), writes the configuration and the targets of Prometheus, starts it as its child (not with `prometheus:
+none`: then the files are for another one), and follows the inventory: when that file is replaced, the targets are
+written anew. SIGTERM ends it, and Prometheus with it.
 
 Exit status: 0 ended as asked, 1 it could not start (the last line of its log says why), 2 nothing to monitor.
 """
@@ -25,6 +26,7 @@ from typing import Any
 from monitoring.exporter.sampler import Sampler
 from monitoring.exporter.server import ExporterServer
 from monitoring.inventory import InventoryError
+from monitoring.prometheus import files
 from monitoring.prometheus.process import Prometheus, PrometheusError
 
 log = logging.getLogger("monitoring")
@@ -63,6 +65,9 @@ class Daemon:
                 log.info("exporter of %s at %s:%s, a collection each %g s", self.inventory["testbed"], host, port,
                          period_s)  # fmt: skip
                 if monitoring["prometheus"] == "none":
+                    files.write_configuration(self.inventory)
+                    files.write_targets(self.inventory)
+                    log.info("configuration and targets for another Prometheus in %s", monitoring["folder"])
                     self._follow(None)
                     return
                 prometheus = Prometheus(self.inventory, Path(self.inventory["paths"]["logs"]) / "prometheus.log")
@@ -76,15 +81,17 @@ class Daemon:
 
     def _follow(self, prometheus: Prometheus | None) -> None:
         while not self.stopping.wait(LOOK_S):
-            if prometheus is None:
-                continue
             try:
                 stamp = _stamp(self.path)
                 if stamp != self._stamp:
                     self.inventory = read(self.path)
-                    prometheus.follow(self.inventory)
+                    if prometheus is None:
+                        files.write_targets(self.inventory)
+                    else:
+                        prometheus.follow(self.inventory)
                     self._stamp = stamp
-                prometheus.watch()
+                if prometheus is not None:
+                    prometheus.watch()
             except (PrometheusError, InventoryError, OSError) as error:
                 log.warning("%s; it is tried again", error)
                 self.stopping.wait(LOOK_S * 10)

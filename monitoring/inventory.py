@@ -64,11 +64,13 @@ class Switch:
 
 @dataclass(frozen=True)
 class Shape:
-    """One direction as declared: bit/s (None: not limited), seconds, loss as a ratio."""
+    """One direction as declared: bit/s (None: not limited), seconds, loss as a ratio; `rest` is all else that the
+    inventory says of it (jitter, queue and the like), to be compared only."""
 
     rate_bps: int | None
     delay_s: float
     loss: float
+    rest: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,9 @@ def _parse(data: Mapping[str, Any]) -> Inventory:
 
 
 def _shape(data: Mapping[str, Any]) -> Shape:
-    return Shape(data["rate_bps"], float(data["delay_s"]), float(data["loss"]))
+    own = ("rate_bps", "delay_s", "loss")
+    rest = tuple(sorted((key, value) for key, value in data.items() if key not in own))
+    return Shape(data["rate_bps"], float(data["delay_s"]), float(data["loss"]), rest)
 
 
 class Watched:

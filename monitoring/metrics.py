@@ -2,7 +2,7 @@
 
 The collectors in `monitoring.exporter` give values for these and for nothing else. Names of `node_network_*`,
 `container_*` and `tcp_*` are those that dashboards of this field use. Counters are the kernel's own, as they stand
-since the node (or its interface, or its socket) began.
+since the node (or its interface, or its socket) began; those of links go on where a queue takes another's place.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ LINK_DROPS = _declare("cohortnet_link_drops_total", COUNTER,
                       "Packets dropped at the sending end, by its queue or its interface", _DIRECTION)  # fmt: skip
 LINK_UP = _declare("cohortnet_link_up", GAUGE, "1 where both ends are up and have a carrier", _LINK)
 LINK_CHANGED = _declare("cohortnet_link_changed_timestamp_seconds", GAUGE,
-                        "When the link was last seen to go up, go down or change its rate", ("testbed", "link")
-                        )  # fmt: skip
+                        "When the link was last seen to go up, go down or change what it does (rate, delay, jitter, "
+                        "loss, queue and the like)", ("testbed", "link"))  # fmt: skip
 QDISC_BACKLOG_BYTES = _declare("cohortnet_qdisc_backlog_bytes", GAUGE, "Bytes that wait in a queue", _QDISC)
 QDISC_BACKLOG_PACKETS = _declare("cohortnet_qdisc_backlog_packets", GAUGE, "Packets that wait in a queue", _QDISC)
 QDISC_DROPS = _declare("cohortnet_qdisc_drops_total", COUNTER, "Packets that a queue dropped", _QDISC)

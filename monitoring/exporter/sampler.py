@@ -168,9 +168,11 @@ class Sampler:
 
     def _adopt(self, inventory: Inventory) -> None:
         before = self._inventory
-        same = {node.name: node for node in before.nodes} if before.testbed == inventory.testbed else {}
+        same = before.by_name if before.testbed == inventory.testbed else {}
         for name in list(self._probes):
-            if same.get(name) != inventory.by_name.get(name):
+            # A probe knows the interfaces that there were when it was opened: a further link brings another one.
+            links_differ = before.interfaces.get(name) != inventory.interfaces.get(name)
+            if same.get(name) != inventory.by_name.get(name) or links_differ:
                 self._probes.pop(name).close()
             else:
                 self._probes[name].meet(inventory.names_by_address)

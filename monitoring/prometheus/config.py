@@ -2,7 +2,7 @@
 
 In the inventory's `monitoring`, "host" means that Prometheus runs beside the testbed and reaches nodes over the
 management network, "in-band" that it runs in a node and reaches the others over the emulated network, as their FL
-traffic does.
+traffic does; "none" that some other Prometheus on this machine does what "host" says.
 """
 
 from __future__ import annotations

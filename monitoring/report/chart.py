@@ -138,6 +138,8 @@ def _path(frame: Frame, x: Sequence[float], y: Sequence[float], *, step: bool = 
     drawing = False
     for px, py in zip(x, y, strict=True):
         if not math.isfinite(py):
+            if drawing and step:  # it held until here
+                parts.append(f"H{frame.at_x(px):.1f}")
             drawing = False
             continue
         if drawing and step:
@@ -190,7 +192,7 @@ def _draw(frame: Frame, line: Line) -> Html:
             for px, py in zip(x, y, strict=True)
             if math.isfinite(py)
         ]
-    elif sum(map(math.isfinite, y)) == 1:  # a lone sample has no line
+    elif sum(map(math.isfinite, y)) == 1 and not line.step:  # a lone sample has no line
         parts += [
             marker("circle", frame.at_x(px), frame.at_y(py), line.css)
             for px, py in zip(x, y, strict=True)
@@ -224,7 +226,8 @@ def _hover(chart: Chart, frame: Frame) -> str:
     lines = []
     for line in chart.lines:
         x, y = thin(line.x, line.y, 300)
-        known = [(px, py) for px, py in zip(x, y, strict=True) if math.isfinite(py)]
+        # Where a step has no value its last one would hold on: it ends in a point that says nothing.
+        known = [(px, py) for px, py in zip(x, y, strict=True) if math.isfinite(py) or line.step]
         if known:
             lines.append(
                 {
@@ -233,6 +236,8 @@ def _hover(chart: Chart, frame: Frame) -> str:
                     "s": int(line.step),
                     "p": [
                         [round(frame.at_x(px), 1), round(frame.at_y(py), 1), number(px, 4), number(py, 4)]
+                        if math.isfinite(py)
+                        else [round(frame.at_x(px), 1), frame.bottom, number(px, 4), ""]
                         for px, py in known
                     ],
                 }

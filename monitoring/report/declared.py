@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from monitoring.report import learning, scale
+from monitoring.report.limits import Limit, Sampling
 from monitoring.report.record import Record
 from monitoring.report.sampled import Flow, Spread, node_peak
-from monitoring.report.samples import Sampled, summed_rate
+from monitoring.report.samples import Floats, Sampled, summed_rate
 
 TOLERANCE = 0.05
 """A rate up to so much above its limit counts as within it: sampling steps and the limit's own do not fall together."""
@@ -43,16 +44,14 @@ class LinkUse:
     name: str
     sender: str
     receiver: str
-    rate_bps: float | None
+    limit: Limit | None
+    """Its declared rate over time; None where it has none."""
     mean_bps: float
     peak_bps: float
+    peak_share: float | None
+    """The largest share of the declared rate that was in force at that time."""
     bytes: float
     drops: float | None
-
-    @property
-    def peak_share(self) -> float | None:
-        """Of the declared rate."""
-        return self.peak_bps / self.rate_bps if self.rate_bps else None
 
 
 def rows(record: Record, listed: Sequence[learning.Round], flows: Sequence[Flow], trips: Sequence[Spread]) -> list[Row]:
@@ -130,22 +129,22 @@ def _intent(record: Record, listed: Sequence[learning.Round]) -> list[Row]:
     return found
 
 
-def judge_rate(measured_bps: float, limit_bps: float) -> str:
-    """Of a rate against its limit."""
-    if measured_bps > limit_bps * (1 + TOLERANCE):
+def judge_share(share: float) -> str:
+    """Of a rate as a share of its limit."""
+    if share > 1 + TOLERANCE:
         return "above"
-    return "within" if measured_bps >= limit_bps * NEAR else "not tested"
+    return "within" if share >= NEAR else "not tested"
 
 
 def burst_needed(flow: Flow) -> float:
     """How deep a bucket (bits) these rates need that is filled at the limit's rate: what came above it in any
-    stretch."""
+    stretch. Where no limit was in force nothing is needed."""
     assert flow.limit is not None and flow.arrived_bps is not None
-    limits = flow.limit.at(flow.times)
+    limits = flow.limit.around(flow.times)
     step = float(flow.times[1] - flow.times[0]) if len(flow.times) > 1 else 0.0
     level = deepest = 0.0
     for rate, limit in zip(flow.arrived_bps, limits, strict=True):
-        level = max(level + (float(rate) - float(limit)) * step, 0.0) if np.isfinite(rate) else 0.0
+        level = max(level + (float(rate) - float(limit)) * step, 0.0) if np.isfinite(rate - limit) else 0.0
         deepest = max(deepest, level)
     return deepest
 
@@ -156,10 +155,11 @@ def _meters(record: Record, flows: Sequence[Flow]) -> list[Row]:
     for flow in flows:
         if flow.limit is None or flow.limit.kind != "meter" or flow.arrived_bps is None or len(flow.times) < 2:
             continue
-        limit, step = max(flow.limit.rates_bps), float(flow.times[1] - flow.times[0])
-        # A bucket of the meter's burst (one second of its rate where nothing else is declared), and what a step's edges
-        # may shift from one to the next.
-        allowed = float(bursts.get(flow.limit.name) or limit) * (1 + TOLERANCE) + limit * step
+        limit, step = flow.limit.highest_bps, float(flow.times[1] - flow.times[0])
+        # A bucket of each meter's burst (one second of its rate where nothing else is declared), and what a step's
+        # edges may shift from one to the next.
+        bucket = sum(float(bursts.get(name) or limit) for name in flow.limit.names)
+        allowed = bucket * (1 + TOLERANCE) + limit * step
         share = flow.highest_share or 0.0
         if burst_needed(flow) > allowed:
             verdict = "above"
@@ -167,15 +167,14 @@ def _meters(record: Record, flows: Sequence[Flow]) -> list[Row]:
             verdict = "within" if flow.dropped_packets or share >= NEAR else "not tested"
         notes = [f"{scale.percent(share)} of the limit in force, burst included"]
         notes += [f"{scale.number(flow.dropped_packets)} packets dropped"] if flow.dropped_packets else []
-        changes = len(flow.limit.rates_bps) - 1
+        changes = flow.limit.changes
         notes += [f"changed {'once' if changes == 1 else f'{changes} times'} in the run"] if changes else []
-        declared = " → ".join(scale.rate(rate) for rate in flow.limit.rates_bps[-4:])
         peak = float(np.nanmax(flow.arrived_bps)) if np.isfinite(flow.arrived_bps).any() else 0.0
         found.append(
             Row(
                 f"meter, {flow.direction}",
                 f"cohort {flow.cohort} ({flow.limit.name})",
-                declared,
+                flow.limit.rates,
                 f"{scale.rate(peak)} at most",
                 verdict,
                 "; ".join(notes),
@@ -189,39 +188,44 @@ def link_uses(record: Record) -> list[LinkUse]:
     samples = record.samples
     if samples is None:
         return []
-    grid = samples.grid()
+    grid, sampling = samples.grid(), Sampling(record)
     found = []
     drops = {
         (item.labels.get("link"), item.labels.get("direction")): item.growth()
         for item in samples.select("cohortnet_link_drops_total")
     }
     limits = {
-        (item.labels.get("link"), item.labels.get("direction")): float(item.values[-1])
+        (item.labels.get("link"), item.labels.get("direction")): sampling.tightest(
+            "link", [(item.labels.get("link", ""), item)]
+        )
         for item in samples.select("cohortnet_link_rate_bits_per_second")
-        if len(item.values)
     }
     for item in samples.select("cohortnet_link_bytes_total"):
-        use = _link_use(item, grid, limits, drops)
+        use = _link_use(item, grid, record.start, limits, drops)
         if use is not None and use.bytes > 0:
             found.append(use)
     return sorted(found, key=lambda use: (use.peak_share or 0.0, use.peak_bps), reverse=True)
 
 
-def _link_use(item: Sampled, grid: Any, limits: Mapping[Any, float], drops: Mapping[Any, float]) -> LinkUse | None:
+def _link_use(
+    item: Sampled, grid: Floats, start: float, limits: Mapping[Any, Limit | None], drops: Mapping[Any, float]
+) -> LinkUse | None:
     rates = summed_rate([item], grid)
-    known = rates[np.isfinite(rates)] * 8 if rates is not None else np.array([])
-    if not len(known):
+    if rates is None or not np.isfinite(rates).any():
         return None
+    rates = rates * 8
     key = (item.labels.get("link"), item.labels.get("direction"))
     ends = (item.labels.get("a", ""), item.labels.get("b", ""))
     sender, receiver = ends if key[1] == "a_to_b" else ends[::-1]
+    limit = limits.get(key)
     return LinkUse(
         str(key[0]),
         sender,
         receiver,
-        limits.get(key),
-        float(known.mean()),
-        float(known.max()),
+        limit,
+        float(np.nanmean(rates)),
+        float(np.nanmax(rates)),
+        limit.share(grid - start, rates) if limit else None,
         item.growth(),
         drops.get(key),
     )
@@ -232,13 +236,13 @@ def _links(record: Record) -> list[Row]:
     found: list[Row] = []
     groups: dict[str, list[LinkUse]] = {}
     for use in link_uses(record):
-        if use.rate_bps is None:
+        if use.limit is None or use.peak_share is None:
             continue
         if use.sender in record.clients:
             groups.setdefault("sent by clients", []).append(use)
         elif use.receiver in record.clients:
             groups.setdefault("received by clients", []).append(use)
-        elif record.server in (use.sender, use.receiver) or (use.peak_share or 0.0) >= NEAR:
+        elif record.server in (use.sender, use.receiver) or use.peak_share >= NEAR:
             groups[f"{use.sender} → {use.receiver}"] = [use]
     for uses in groups.values():
         fullest = uses[0]
@@ -249,14 +253,16 @@ def _links(record: Record) -> list[Row]:
             if dropped
             else []
         )
-        assert fullest.rate_bps is not None
+        assert fullest.limit is not None and fullest.peak_share is not None
+        if fullest.limit.changes:
+            notes.insert(0, f"{scale.percent(fullest.peak_share)} of the rate in force")
         found.append(
             Row(
                 "link rate",
                 f"{fullest.sender} → {fullest.receiver}",
-                scale.rate(fullest.rate_bps),
+                fullest.limit.rates,
                 f"{scale.rate(fullest.peak_bps)} at most",
-                judge_rate(fullest.peak_bps, fullest.rate_bps),
+                judge_share(fullest.peak_share),
                 "; ".join(notes),
             )
         )

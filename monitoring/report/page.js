@@ -37,7 +37,7 @@
       const rows = [];
       for (const line of data.l) {
         const point = nearest(line.p, at[0], line.s);
-        if (point === null || (!line.s && Math.abs(point[0] - at[0]) > 6)) continue;
+        if (point === null || point[3] === "" || (!line.s && Math.abs(point[0] - at[0]) > 6)) continue;
         if (!line.s) put(hover, "circle", { cx: point[0], cy: point[1], r: 3.6, class: line.c });
         const row = document.createElement("div"), key = document.createElement("i"), value = document.createElement("b");
         key.className = line.c;

@@ -5,35 +5,14 @@ Rates are bit/s, RTT seconds, CPU cores, memory bytes; times are seconds from th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from monitoring.report import scale
+from monitoring.report.limits import Limit, Sampling, limit_of
 from monitoring.report.record import Record
 from monitoring.report.samples import Floats, Sampled, Samples, spread, summed_rate
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A limit over time: `kind` is meter or link; a value holds from its time on."""
-
-    kind: str
-    name: str
-    times: list[float]
-    rates_bps: list[float]
-
-    def at(self, times: Floats) -> Floats:
-        """What was in force at each of these times; before the first known value that one."""
-        place = np.searchsorted(np.array(self.times), times, side="right") - 1
-        return np.array(self.rates_bps)[np.maximum(place, 0)]
-
-    @property
-    def said(self) -> str:
-        """20 Mbit/s → 6 Mbit/s (meter)."""
-        return f"{' → '.join(scale.rate(rate) for rate in self.rates_bps[-4:])} ({self.kind})"
 
 
 @dataclass
@@ -52,9 +31,9 @@ class Flow:
     @property
     def highest_share(self) -> float | None:
         """The largest share of the limit that was in force at that time."""
-        if self.limit is None or self.arrived_bps is None or not np.isfinite(self.arrived_bps).any():
+        if self.limit is None or self.arrived_bps is None:
             return None
-        return float(np.nanmax(self.arrived_bps / self.limit.at(self.times)))
+        return self.limit.share(self.times, self.arrived_bps)
 
 
 @dataclass
@@ -89,7 +68,7 @@ def flows(record: Record) -> list[Flow]:
     samples = record.samples
     if samples is None:
         return []
-    grid = samples.grid()
+    grid, sampling = samples.grid(), Sampling(record)
     times = grid - record.start
     found: list[Flow] = []
     for cohort in cohorts(record):
@@ -107,7 +86,7 @@ def flows(record: Record) -> list[Flow]:
                 rates = summed_rate(series, grid)
                 setattr(flow, name, None if rates is None else rates * 8)
             flow.arrived_bytes = sum(item.growth() for item in arrived) if arrived else None
-            flow.limit = limit_of(record, cohort, server, direction)
+            flow.limit = limit_of(record, sampling, cohort, server, direction)
             flow.dropped_packets = _dropped(samples, cohort, direction)
             if flow.arrived_bps is not None or flow.sent_bps is not None:
                 found.append(flow)
@@ -122,37 +101,6 @@ def _dropped(samples: Samples, cohort: str, direction: str) -> float | None:
         for item in samples.select(metric, kind="cohort", target=cohort, direction=direction)
     ]
     return sum(item.growth() for item in series) if series else None
-
-
-def limit_of(record: Record, cohort: str, server: str, direction: str) -> Limit | None:
-    """The tightest limit known: the cohort's meter as it was in force, else as declared; else its server's link."""
-    if record.samples is not None:
-        for kind, target in (("cohort", cohort), ("server", server)):
-            for item in record.samples.select("cohortnet_meter_rate", kind=kind, target=target, direction=direction):
-                if item.labels.get("unit") == "bit/s" and len(item.times):
-                    change = np.flatnonzero(np.diff(item.values, prepend=np.nan) != 0)
-                    begun = [float(time - record.start) for time in item.times[change]]
-                    return Limit("meter", item.labels.get("meter", ""), begun, [float(v) for v in item.values[change]])
-    for meter in record.inventory.get("meters") or []:
-        aim = meter.get("target") or {}
-        if (
-            (aim.get("kind"), str(aim.get("name"))) in (("cohort", cohort), ("server", server))
-            and meter.get("unit") == "bit/s"
-            and meter.get("direction") in (direction, "both")
-        ):
-            return Limit("meter", str(meter["name"]), [0.0], [float(meter["rate"])])
-    rate = access_rate(record.inventory, server, outgoing=direction == "down")
-    return None if rate is None else Limit("link", rate[0], [0.0], [rate[1]])
-
-
-def access_rate(inventory: Mapping[str, Any], node: str, *, outgoing: bool) -> tuple[str, float] | None:
-    """Name and declared rate (bit/s) of a node's own link in one direction; None where none is declared."""
-    for link in inventory.get("links") or []:
-        if node and node in (link["a"], link["b"]):
-            side = "a_to_b" if (link["a"] == node) == outgoing else "b_to_a"
-            rate = (link.get(side) or {}).get("rate_bps")
-            return (str(link["name"]), float(rate)) if rate else None
-    return None
 
 
 def round_trips(record: Record) -> list[Spread]:

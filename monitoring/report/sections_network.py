@@ -109,18 +109,16 @@ def _limit(story: Story, flow: Flow, unit: scale.Unit, top: float, lines: list[L
     assert limit is not None
     name = f"limit of cohort {flow.cohort}" if flow.cohort else "limit"
     what = f"{limit.kind} {limit.name}"
-    if min(limit.rates_bps) > LIMIT_SHOWN * top:
-        untold.append(f"{name} {scale.rate(min(limit.rates_bps))} ({what})")
+    if limit.lowest_bps > LIMIT_SHOWN * top:
+        untold.append(f"{name} {scale.rate(limit.lowest_bps)} ({what})")
         return
     low, high = _window(story)
-    times = [min(max(time, low), high) for time in limit.times]
-    if limit.kind == "link" or len(times) == 1:
-        times = [low]
+    phases = [(min(max(time, low), high), rate / unit.factor) for time, rate in limit.phases]
     lines.append(
         Line(
             name,
-            [*times, high],
-            [rate / unit.factor for rate in (*limit.rates_bps, limit.rates_bps[-1])],
+            [*(time for time, _ in phases), high],
+            [*(rate for _, rate in phases), phases[-1][1]],
             story.palette.css_class(flow.cohort),
             "9 4",
             thinner=True,
@@ -166,7 +164,7 @@ def _links(story: Story) -> Html:
     rows = [
         [
             f"{use.sender} → {use.receiver}",
-            scale.rate(use.rate_bps) if use.rate_bps else "none",
+            use.limit.rates if use.limit else "none",
             scale.rate(use.mean_bps),
             scale.rate(use.peak_bps),
             meter(use.peak_share),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +13,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from monitoring.prometheus import files
 from tests.docs.test_docs import blocks, page, shell
-from tests.monitoring.prometheus.prom_lab import free_port, need
+from tests.monitoring.prometheus.prom_lab import free_port, inventory, need, promtool
 from tests.system.conftest import REPOSITORY, delay_options, run
 from tests.system.leftovers import wait_for_none
 from topology.model import parse_testbed
 
 PAGE = page("docs/monitoring.md")
 NAME = "t-prom-page"
+BENCHMARK = "benchmarks/monitoring.py"
+COMMANDS = [text for text in blocks(PAGE, "bash") if BENCHMARK not in text]
+"""Of a user who follows the page; what measures the machine for minutes is only read."""
 
 
 @pytest.mark.live
@@ -46,7 +52,7 @@ def test_the_page_s_commands_work_in_their_order(tmp_path: Path) -> None:
             text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{real}")
         return text
 
-    commands = [typed(text) for text in blocks(PAGE, "bash")]
+    commands = [typed(text) for text in COMMANDS]
     assert "--monitoring --no-shell" in commands[0] and f"down {NAME}" in commands[-1]
     (reading,) = blocks(PAGE, "python")
     told: dict[str, str] = {}
@@ -75,10 +81,43 @@ def test_the_page_s_commands_work_in_their_order(tmp_path: Path) -> None:
 
 
 def test_the_page_s_testbeds_say_what_the_page_says() -> None:
-    files = {data["name"]: parse_testbed(data) for data in map(yaml.safe_load, blocks(PAGE, "yaml"))}
-    measured, inside = files["measured"].monitoring, files["in-band"].monitoring
+    found = {data["name"]: parse_testbed(data) for data in map(yaml.safe_load, blocks(PAGE, "yaml")) if "name" in data}
+    measured, inside = found["measured"].monitoring, found["in-band"].monitoring
     assert measured is not None and (measured.period, measured.retention, measured.port) == (1.0, 21600.0, 9091)
     assert inside is not None and inside.prometheus == "in-band" and inside.port == 9090
+
+
+def test_the_page_s_benchmark_takes_what_the_page_types() -> None:
+    (command,) = [text for text in blocks(PAGE, "bash") if BENCHMARK in text]
+    spec = importlib.util.spec_from_file_location("monitoring_benchmark", REPOSITORY / BENCHMARK)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    words = shlex.split(command)
+    assert words[:3] == ["sudo", ".venv/bin/python", BENCHMARK]
+    assert module.command_line().parse_args(words[3:]).nodes == [20]
+
+
+def test_a_prometheus_of_one_s_own_finds_everything_with_the_page_s_configuration(tmp_path: Path) -> None:
+    (text,) = [text for text in blocks(PAGE, "yaml") if "scrape_configs" in text]
+    data = inventory(tmp_path, monitoring={"prometheus": "none", "prometheus_address": None})
+    folder = data["monitoring"]["folder"]
+    files.write_configuration(data)
+    files.write_targets(data)
+    assert "/run/cohortnet/measured/prometheus" in text
+    own = tmp_path / "own.yml"
+    own.write_text(text.replace("/run/cohortnet/measured/prometheus", folder))
+    said = promtool("check", "config", str(own))
+    assert "SUCCESS" in said and "9 rules found" in said
+    said = promtool("check", "service-discovery", str(own), "cohortnet", "--timeout=2s")
+    listed, _ = json.JSONDecoder().raw_decode(said)  # a line of the log may follow
+    found = [target["labels"] for target in listed if target.get("labels")]
+    assert {(target["job"], target.get("node", ""), target["instance"]) for target in found} == {
+        ("exporter", "", data["monitoring"]["exporter"]), ("mlfo", "mo.1", "127.18.2.1:8000"),
+        ("agents", "fed.1", "127.18.2.101:9300"), ("agents", "fc.10", "127.18.2.10:9300"),
+    }  # fmt: skip
+    whole = promtool("check", "config", f"{folder}/prometheus.yml")
+    assert "SUCCESS" in whole
 
 
 def test_every_metric_named_on_the_page_exists() -> None:

@@ -77,7 +77,7 @@ ANNOTATIONS = (
     Annotation("Meters", "orange", f"1000 * cohortnet_meter_changed_timestamp_seconds{{{TESTBED}}}",
                "meter {{meter}}", "set or changed"),
     Annotation("Links", "yellow", f"1000 * cohortnet_link_changed_timestamp_seconds{{{TESTBED}}}", "link {{link}}",
-               "went up or down, or changed its rate"),
+               "went up or down, or was set"),
     Annotation("Failures", "red", f"1000 * fl_client_failed_timestamp_seconds{{{RUN}}}", "client {{client}} failed",
                "cohort {{cohort}}, run {{run}}"),
 )  # fmt: skip

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from monitoring.report import declared, learning, palette, sampled, scale
 from monitoring.report.html import el, script_data
+from monitoring.report.limits import always
 from monitoring.report.record import read_record
 from monitoring.report.samples import Sampled, Samples, spread, summed_rate
 from tests.monitoring.report.made import LIMIT, Made
@@ -77,7 +78,7 @@ def test_a_meter_is_judged_with_its_burst(
     record = read_record(Made(series=False).write(tmp_path / "run"))  # type: ignore[operator]
     rates = np.zeros(120)
     rates[30 : 30 + seconds] = LIMIT * peak
-    limit = sampled.Limit("meter", "m", [0.0], [float(LIMIT)])
+    limit = always("meter", [("m", float(LIMIT))])
     flow = sampled.Flow("1", "up", np.arange(120.0), rates, limit=limit)
     (row,) = (row for row in declared.rows(record, [], [flow], []) if row.what == "meter, up")
     assert row.verdict == verdict, row
