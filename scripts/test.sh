@@ -66,9 +66,12 @@ step shellcheck shellcheck -x .ci/run scripts/*.sh
 # The environment's programs are found by name too, as after `source .venv/bin/activate`.
 tests() { env PATH="$COHORTNET_VENV/bin:$PATH" "$COHORTNET_VENV/bin/python" -m pytest "$@"; }
 
-# Tests that raise no testbed of this host run beside the others; tests that measure rates run last, when those are done.
-beside=(tests/fl_node tests/mlfo tests/monitoring/prometheus tests/monitoring/report)
-measuring=(tests/topology tests/kernel tests/system/test_meters.py tests/system/test_fallback.py)
+# Tests that measure no rates and need no Ctrl-C (a background job ignores it) run beside the others; those that measure
+# rates run last, when all others are done.
+beside=(tests/fl_node tests/mlfo tests/monitoring/prometheus tests/monitoring/report
+    tests/topology/docker_runtime tests/topology/face tests/topology/test_*.py)
+measuring=(tests/topology/controller tests/topology/engine tests/topology/traffic tests/topology/verify tests/kernel
+    tests/system/test_meters.py tests/system/test_fallback.py)
 
 everything() {
     local paths=() status=0 log=build/tests-beside.log
