@@ -50,6 +50,8 @@ def _read(file: Path, tail: int) -> str:
 
 
 def _of_program(node: Mapping[str, Any], tail: int) -> str:
+    if not node["container"] and not node["program"]:
+        raise TopologyError(f"node {node['name']!r} runs no program of its own, so it has no log")
     if not node["container"]:
         return _read(Path(node["log"]), tail)
     command = ["docker", "logs", "--tail", str(tail), str(node["container"])]

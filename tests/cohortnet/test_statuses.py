@@ -23,6 +23,7 @@ from cohortnet.orchestrator import Orchestrator, OrchestratorError
 from topology import inventory as inventory_file
 from topology.engine import engine, state
 from topology.engine.removal import Removal
+from topology.errors import TopologyError
 from topology.model import parse_testbed
 from topology.planning import make_plan
 
@@ -151,6 +152,11 @@ def test_logs_of_a_container_need_docker_to_answer(
     monkeypatch.setattr(logs.subprocess, "run", failing)
     done = invoke("logs", "fed.1", "--testbed", NAME)
     assert done.exit_code == 1 and "fed.1: " in done.stderr and said in done.stderr
+
+
+def test_a_node_without_a_program_has_no_log(testbed: dict[str, Any]) -> None:
+    with pytest.raises(TopologyError, match="runs no program of its own"):
+        logs.read_log({**testbed, "nodes": [{"name": "a", "container": None, "program": None}]}, "a", None, 1)
 
 
 def test_what_the_system_refuses_is_a_message(testbed: dict[str, Any]) -> None:
