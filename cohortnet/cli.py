@@ -6,6 +6,7 @@ Exit status: 0 done, 1 something failed while it ran, 2 the input is wrong (noth
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -32,10 +33,13 @@ from cohortnet.terminal import (
     JsonOption,
     RunsOption,
     TestbedOption,
+    check_testbed_name,
     fail,
+    known_node,
     need_root,
     pick_testbed,
     reported,
+    typed_as,
 )
 from topology.errors import TestbedProblems, TopologyError
 
@@ -220,8 +224,11 @@ def print_raised(inventory: dict[str, Any]) -> None:
             where = f", in {monitoring['node']}" if monitoring["node"] else ""
             print(f"  http://{monitoring['prometheus_address']}  Prometheus{where}")
         print(f"  http://{monitoring['exporter']}/metrics  exporter, a collection each {monitoring['period_s']:g} s")
-    print("Next: cohortnet intent send intents/drilling.yaml --ipstart 10 --cohortsize 4 --wait")
-    print(f"Then: cohortnet down {name}")
+    program = typed_as()
+    if inventory["cohorts"] and any(node["role"] == "mlfo-edge" for node in inventory["nodes"]):
+        cohort = shlex.quote(inventory["cohorts"][0]["name"])
+        print(f"Next: sudo {program} intent send intents/drilling.yaml --testbed {name} --cohort {cohort} --wait")
+    print(f"Then: sudo {program} down {name}")
 
 
 @app.command(epilog="Example: sudo cohortnet down factory-satellite")
@@ -231,11 +238,15 @@ def down(
     as_json: JsonOption = False,
 ) -> None:
     """Remove a testbed in whatever state it is (also half-made, also after a crash); touches nothing else."""
+    if name is not None and every:
+        raise typer.BadParameter(f"give a testbed's name or --all, not both: --all removes more than {name!r}")
     need_root()
     from cohortnet.lifecycle import remove_all
     from topology.engine import engine
 
     with reported(as_json):
+        if name is not None:
+            check_testbed_name(name)
         names = [summary.name for summary in engine.list_testbeds()]
         if name is not None:
             chosen = [name]
@@ -250,10 +261,9 @@ def down(
             removed[testbed] = {"removed": list(removal.removed), "remaining": list(removal.left)}
         if as_json:
             print(json.dumps(removed, indent=1))
-            return
-        if not chosen:
+        elif not chosen:
             print("No testbed exists; nothing to remove.")
-        for testbed, what in removed.items():
+        for testbed, what in removed.items() if not as_json else ():
             left = f"; could not remove: {', '.join(what['remaining'])}" if what["remaining"] else ""
             if what["removed"] or left:
                 print(f"Removed {testbed}: {len(what['removed'])} things{left}")
@@ -292,6 +302,7 @@ def execute(
 
     with reported():
         inventory = pick_testbed(testbed)
+        known_node(inventory, node)
         try:
             done = execution.execute(inventory, node, command, tty=True, timeout_s=timeout)
         except subprocess.TimeoutExpired:
@@ -331,7 +342,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: cohortnet logs fed.1 --run ID")
+@app.command(epilog="Example: sudo cohortnet logs fed.1 --run ID")
 def logs(
     node: Annotated[
         str,

@@ -89,8 +89,8 @@ def _start(inventory: dict[str, Any], image: str, port: int, as_json: bool) -> N
              f"  docker pull {image} && sudo cohortnet grafana --testbed {inventory['testbed']}\n"
              "  sudo cohortnet grafana --image IMAGE      an image of Grafana 11 or later that is here (`docker "
              "images`)\n"
-             f"  cohortnet grafana --testbed {inventory['testbed']} --out grafana   files for a Grafana of your own; "
-             "needs no Docker")  # fmt: skip
+             f"  sudo cohortnet grafana --testbed {inventory['testbed']} --out grafana   files for a Grafana of your "
+             "own; needs no Docker")  # fmt: skip
         return
     except BundleError as error:
         fail(str(error))
@@ -100,4 +100,4 @@ def _start(inventory: dict[str, Any], image: str, port: int, as_json: bool) -> N
         return
     print(f"Grafana shows {inventory['testbed']} at {running.url} (Prometheus: {source.url}).")
     print(f"Looking needs no login; to change something: admin, with the password in {state}/grafana/admin-password.")
-    print(f"`cohortnet down {inventory['testbed']}` removes it (container {running.container}).", file=sys.stderr)
+    print(f"`sudo cohortnet down {inventory['testbed']}` removes it (container {running.container}).", file=sys.stderr)

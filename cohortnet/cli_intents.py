@@ -19,7 +19,7 @@ def _fields(**values: object) -> dict[str, str]:
 
 
 @intent_app.command(
-    "send", epilog="Example: cohortnet intent send intents/drilling.yaml --ipstart 10 --cohortsize 4 --wait"
+    "send", epilog="Example: sudo cohortnet intent send intents/drilling.yaml --ipstart 10 --cohortsize 4 --wait"
 )
 def intent_send(
     file: Annotated[Path, typer.Argument(help="Intent file (YAML).")],
@@ -57,7 +57,7 @@ def intent_send(
             _wait(inventory, [answer["id"]], recorded_in(inventory, runs), as_json)
 
 
-@intent_app.command("list", epilog="Example: cohortnet intent list")
+@intent_app.command("list", epilog="Example: sudo cohortnet intent list")
 def intent_list(testbed: TestbedOption = None, as_json: JsonOption = False) -> None:
     """List the intents that the edge MLFO knows."""
     from cohortnet.follow import console_for
@@ -72,7 +72,7 @@ def intent_list(testbed: TestbedOption = None, as_json: JsonOption = False) -> N
             console_for().print(intent_table(found))
 
 
-@intent_app.command("show", epilog="Example: cohortnet intent show ID")
+@intent_app.command("show", epilog="Example: sudo cohortnet intent show ID")
 def intent_show(
     identity: Annotated[str, typer.Argument(help="The intent's id.")], testbed: TestbedOption = None
 ) -> None:
@@ -83,7 +83,7 @@ def intent_show(
         print(json.dumps(Orchestrator(edge_url(pick_testbed(testbed))).intent(identity), indent=1))
 
 
-@intent_app.command("stop", epilog="Example: cohortnet intent stop ID")
+@intent_app.command("stop", epilog="Example: sudo cohortnet intent stop ID")
 def intent_stop(
     identity: Annotated[str, typer.Argument(help="The intent's id.")], testbed: TestbedOption = None
 ) -> None:
@@ -95,7 +95,7 @@ def intent_stop(
         print(f"intent {identity} {answer.get('state', 'cancelled')}")
 
 
-@intent_app.command("wait", epilog="Example: cohortnet intent wait ID1 ID2")
+@intent_app.command("wait", epilog="Example: sudo cohortnet intent wait ID1 ID2")
 def intent_wait(
     identities: Annotated[list[str], typer.Argument(help="Ids of intents.")],
     runs: RunsOption = None, testbed: TestbedOption = None, as_json: JsonOption = False,
@@ -125,7 +125,7 @@ def _wait(inventory: dict[str, Any], identities: list[str], runs: Path, as_json:
     states = follow_intents(edge_url(inventory), identities, console_for(stderr=as_json))
     missing = wait_recorded(runs, identities)
     if missing:
-        fail(f"no complete record of {', '.join(missing)} in {runs}; `cohortnet logs recorder` says why")
+        fail(f"no complete record of {', '.join(missing)} in {runs}; `sudo cohortnet logs recorder` says why")
     print_summaries(runs, identities, as_json)
     if any(state != "succeeded" for state in states.values()):
         raise typer.Exit(1)

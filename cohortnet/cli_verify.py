@@ -72,8 +72,8 @@ def verify(
 
 
 def _show(found: Any, failed_only: bool) -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from cohortnet.follow import console_for
 
@@ -85,19 +85,19 @@ def _show(found: Any, failed_only: bool) -> None:
     for row in found.rows:
         if failed_only and row.ok:
             continue
-        verdict = "[green]ok[/]" if row.ok else "[bold red]OUT[/]"
-        table.add_row(row.kind, escape(row.subject), _value(row.declared, row.unit), _value(row.measured, row.unit),
-                      verdict, escape(row.note))  # fmt: skip
+        verdict = Text("ok", "green") if row.ok else Text("OUT", "bold red")
+        table.add_row(row.kind, row.subject, _value(row.declared, row.unit), _value(row.measured, row.unit),
+                      verdict, row.note)  # fmt: skip
     console.print(table)
     out = [row for row in found.rows if not row.ok]
     for line in found.unreachable[:20]:
-        console.print(f"no way: {escape(line)}")
+        console.print(f"no way: {line}")
     if len(found.unreachable) > 20:
         console.print(f"... and {len(found.unreachable) - 20} pairs more")
     for name in found.not_applied:
         console.print(f"not applied, because this kernel cannot: {name}")
     for note in found.notes:
-        console.print(f"note: {escape(note)}")
+        console.print(f"note: {note}")
     scope = "all pairs" if found.all_pairs else "some pairs of every class"
     console.print(f"{len(found.rows)} comparisons over {found.pairs} pairs ({scope}) in {found.seconds:.1f} s: "
                   + ("everything within tolerance" if found.ok else

@@ -63,7 +63,8 @@ class Controller:
             reason = getattr(error.args[0], "reason", error) if error.args else error
             raise ControllerError(
                 f"the controller at {self.url} does not answer: {reason}\n"
-                "    -> switches go on with the flows and meters that they have; `cohortnet logs controller` says why"
+                "    -> switches go on with the flows and meters that they have; `sudo cohortnet logs controller` says "
+                "why"
             ) from None
         try:
             body = answer.json() if answer.content else {}

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cohortnet.orchestrator import TERMINAL_STATES, Orchestrator
 from cohortnet.record import RunRecord, Summary
@@ -60,7 +61,7 @@ def follow_intents(mlfo_url: str, identities: Sequence[str], console: Console) -
             text = describe_event(event)
             if text:
                 with lock:
-                    console.print(f"[bold]{identity}[/bold]  {text}", highlight=False)
+                    console.print(Text.assemble((identity, "bold"), f"  {text}"))
         return str(mlfo.intent(identity)["state"])
 
     with ThreadPoolExecutor(max(1, min(len(identities), 64))) as pool:
@@ -106,6 +107,10 @@ def _bytes(counted: int, interface: int | None) -> str:
 
 
 def console_for(*, stderr: bool = False) -> Console:
-    """A console that does not cut lines at 80 columns where nobody's terminal sets a width."""
+    """A console that does not cut lines at 80 columns where nobody's terminal sets a width, and shows text as it is:
+    what looks like Rich's markup or an emoji's name (`[fc.10]`, `:cloud:`) is a node's or a user's word. What is to
+    have a colour is a `Text`.
+    """
     file = sys.stderr if stderr else sys.stdout
-    return Console(file=file, width=None if file.isatty() else 160, soft_wrap=not file.isatty())
+    width = None if file.isatty() else 160
+    return Console(file=file, width=width, soft_wrap=not file.isatty(), markup=False, emoji=False)

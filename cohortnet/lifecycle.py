@@ -17,6 +17,7 @@ import requests
 import yaml
 
 from cohortnet import monitoring_daemon
+from cohortnet.logs import end_of
 from cohortnet.series_keeper import wait_kept
 from fl_node.spawner_client import Spawned, Spawner, SpawnerError
 from topology.engine import engine, launch, state
@@ -71,7 +72,7 @@ def raise_all(plan: Plan, testbed: Testbed, runs: Path, progress: ProgressCall) 
             removal = engine.remove_testbed(plan.testbed, lambda *_: None)
         if removal.left:
             error.add_note(f"and these could not be removed: {'; '.join(removal.left)}; "
-                           f"`cohortnet down {plan.testbed}` tries again")  # fmt: skip
+                           f"`sudo cohortnet down {plan.testbed}` tries again")  # fmt: skip
         raise
     return inventory
 
@@ -175,8 +176,4 @@ def _ended(node: Mapping[str, Any], program: Spawned | None) -> bool:
 def _tail(node: Mapping[str, Any]) -> str:
     if node["container"]:
         return f"`docker logs {node['container']}` says why"
-    try:
-        lines = Path(node["log"]).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    return f"last lines of {node['log']}:\n" + "\n".join(lines[-8:])
+    return f"last lines of {node['log']}:\n{end_of(Path(node['log']))}"

@@ -9,38 +9,60 @@ from typing import Any
 
 import requests
 
+from cohortnet.terminal import known_node
 from topology.errors import TopologyError
+
+DOCKER_S = 30.0
 
 
 def read_log(inventory: Mapping[str, Any], name: str, run: str | None, tail: int) -> str:
     """The last `tail` lines.
 
     Raises:
-        TopologyError: where there is no such node or log, with those that there are.
+        TestbedProblems: where there is no such node or daemon, with those that there are.
+        TopologyError: where its log cannot be read.
     """
-    nodes = {node["name"]: node for node in inventory["nodes"]}
-    if name in nodes:
-        return _of_run(nodes[name], run, tail) if run else _of_program(nodes[name], tail)
-    file = Path(inventory["paths"]["logs"]) / f"{name}.log"
-    if "/" in name or not file.exists():
-        known = sorted(path.stem for path in Path(inventory["paths"]["logs"]).glob("*.log"))
-        raise TopologyError(f"no node or daemon is called {name!r}; daemons with a log: {', '.join(known)}")
-    return _last_lines(file, tail)
+    folder = Path(inventory["paths"]["logs"])
+    node = known_node(inventory, name, sorted(path.stem for path in folder.glob("*.log")))
+    if node is None:
+        return _read(folder / f"{name}.log", tail)
+    return _of_run(node, run, tail) if run else _of_program(node, tail)
 
 
-def _last_lines(file: Path, tail: int) -> str:
+def last_lines(file: Path, count: int) -> str:
+    """The last `count` lines of a file, as they stand. Raises OSError where it cannot be read."""
+    return "".join(file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[-count:])
+
+
+def end_of(file: Path, count: int = 8) -> str:
+    """The end of a log for an error's text; "(no log)" where there is none."""
     try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        return last_lines(file, count).rstrip("\n")
+    except OSError:
+        return "(no log)"
+
+
+def _read(file: Path, tail: int) -> str:
+    try:
+        return last_lines(file, tail)
     except OSError as error:
         raise TopologyError(f"{file} cannot be read: {error.strerror}") from None
-    return "".join(lines[-tail:])
 
 
 def _of_program(node: Mapping[str, Any], tail: int) -> str:
+    if not node["container"] and not node["program"]:
+        raise TopologyError(f"node {node['name']!r} runs no program of its own, so it has no log")
     if not node["container"]:
-        return _last_lines(Path(node["log"]), tail)
+        return _read(Path(node["log"]), tail)
     command = ["docker", "logs", "--tail", str(tail), str(node["container"])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DOCKER_S, check=False)
+    except FileNotFoundError:
+        raise TopologyError(f"{node['name']}: its log is Docker's, and the program `docker` is not installed here; "
+                            "`cohortnet doctor` says how to install it") from None  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise TopologyError(f"{node['name']}: `{' '.join(command)}` did not answer within {DOCKER_S:g} s; "
+                            "`docker info` says whether the daemon is well") from None  # fmt: skip
     if done.returncode:
         raise TopologyError(f"{node['name']}: {done.stderr.strip()}")
     return done.stdout + done.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import requests
 
+from cohortnet.logs import end_of
 from topology.engine import launch
 from topology.errors import TopologyError
 from topology.plan import Plan
@@ -60,10 +61,10 @@ def wait(plan: Plan, process: subprocess.Popen[bytes], progress: Callable[[str, 
                 progress("monitoring", done, len(wanted))
             if process.poll() is not None:
                 raise TopologyError(
-                    f"monitoring has ended with status {process.returncode}; the end of {log}:\n{_tail(log)}"
+                    f"monitoring has ended with status {process.returncode}; the end of {log}:\n{end_of(log)}"
                 )
             if time.monotonic() > deadline:
-                raise TopologyError(f"monitoring: {name} does not answer at {url}; the end of {log}:\n{_tail(log)}")
+                raise TopologyError(f"monitoring: {name} does not answer at {url}; the end of {log}:\n{end_of(log)}")
     for warning in warnings(log):
         print(f"cohortnet: monitoring: {warning}", file=sys.stderr)
 
@@ -74,13 +75,6 @@ def _holds(session: requests.Session, url: str, holds: Callable[[requests.Respon
         return answer.status_code == 200 and holds(answer)
     except (requests.RequestException, ValueError, KeyError, TypeError):
         return False
-
-
-def _tail(log: Path, lines: int = 8) -> str:
-    try:
-        return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-    except OSError:
-        return "(no log)"
 
 
 def warnings(log: Path) -> list[str]:

@@ -71,7 +71,7 @@ class Orchestrator:
         try:
             content = file.read_bytes()
         except OSError as error:
-            raise OrchestratorError(f"{file}: cannot be read: {error.strerror}") from None
+            raise OrchestratorError(f"{file}: cannot be read: {error.strerror}", status=400) from None
         answer: dict[str, Any] = self._call(
             "POST", "/receive", files={"file": (file.name, content, "application/yaml")}, data=dict(fields)
         )
@@ -113,7 +113,11 @@ class Orchestrator:
                 last_answer = time.monotonic()
             except (requests.RequestException, OrchestratorError) as error:
                 unknown = isinstance(error, OrchestratorError) and error.status == 404
-                if unknown or time.monotonic() - last_answer > patience_s:
+                if unknown:
+                    message = f"the MLFO at {self.url} knows no intent {identity!r}"
+                    hint = "`sudo cohortnet intent list` lists them"
+                    raise OrchestratorError(f"{message}; {hint}", status=404) from None
+                if time.monotonic() - last_answer > patience_s:
                     raise OrchestratorError(f"lost intent {identity} at {self.url}: {error}") from None
             time.sleep(0.5)
 

@@ -33,6 +33,14 @@ from topology.units import format_rate
 COMMAND_TIMEOUT_S = 3600.0
 
 
+def split_words(line: str) -> list[str]:
+    """The words of a line, as a shell reads them: quoted ones stay together. Raises ValueError for an open quote."""
+    try:
+        return shlex.split(line)
+    except ValueError:
+        raise ValueError(f"{line!r}: a quote is opened and not closed, or a backslash stands at the end") from None
+
+
 class Prompt(cmd.Cmd):
     """`cohortnet> `; any line that begins with a node's name runs the rest in that node."""
 
@@ -134,7 +142,7 @@ class Prompt(cmd.Cmd):
 
     def do_link(self, line: str) -> None:
         """link A B up|down, link set|show|reset ...: as `cohortnet link`, e.g. link set fc.10 swCampus1 --rate 5mbit"""
-        words = line.split()
+        words = split_words(line)
         if len(words) == 3 and words[2] in ("up", "down"):  # Mininet's order
             words = [words[2], words[0], words[1]]
         self._as_typed(link_app, "link", shlex.join(words))
@@ -147,7 +155,7 @@ class Prompt(cmd.Cmd):
         """intents [FILE [NAME=VALUE ...]]: list the intents; with FILE post it (ipstart=10 cohortsize=4 numround=3
         ...)."""
         mlfo = Orchestrator(edge_url(self.inventory))
-        words = shlex.split(line)
+        words = split_words(line)
         if not words:
             self.console.print(show.intent_table(mlfo.intents()))
             return
@@ -175,7 +183,7 @@ class Prompt(cmd.Cmd):
         self._as_typed(traffic_app, "traffic", line)
 
     def _as_typed(self, commands: typer.Typer, name: str, line: str) -> None:
-        words = shlex.split(line)
+        words = split_words(line)
         if words and "--help" not in words:
             words += ["--testbed", self.inventory["testbed"]]
         try:
@@ -197,7 +205,7 @@ class Prompt(cmd.Cmd):
         return True
 
     def _in_node(self, name: str, command: str) -> bool:
-        words = shlex.split(command) if command else ["bash"]
+        words = split_words(command) if command else ["bash"]
         # A node's name in a command stands for its address, as in Mininet: `fc.10 ping -c 3 fed.1`.
         words = [words[0], *(self.nodes[w]["address"] if w in self.nodes else w for w in words[1:])]
         result = execution.execute(self.inventory, name, words, tty=True, timeout_s=COMMAND_TIMEOUT_S)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from cohortnet.show_traffic import flow_table
 from topology.plan import Plan, Shape
@@ -126,6 +127,6 @@ def finding_table(findings: Sequence[Mapping[str, Any]]) -> Table:
     colours = {"ok": "green", "warning": "yellow", "missing": "red"}
     for item in findings:
         status = str(item["status"])
-        table.add_row(str(item["name"]), f"[{colours.get(status, 'white')}]{status}[/]", str(item["detail"]),
+        table.add_row(str(item["name"]), Text(status, colours.get(status, "white")), str(item["detail"]),
                       str(item.get("cost") or ""), str(item.get("remedy") or ""))  # fmt: skip
     return table

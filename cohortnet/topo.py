@@ -4,17 +4,19 @@ left."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import typer
 
 from cohortnet.choose import Choice
 from cohortnet.cli import print_raised, raise_chosen
 from cohortnet.follow import console_for
-from cohortnet.terminal import need_root, reported
+from cohortnet.terminal import need_root, reported, typed_as
 
 EXAMPLES = """examples:
   sudo python topo.py 3                                        three cohorts, 50 clients, Docker containers
@@ -57,24 +59,41 @@ def run(argv: Sequence[str]) -> None:
                     typed.seed, typed.allow_unsupported, typed.monitoring)  # fmt: skip
     with reported():
         inventory = raise_chosen(choice, typed.runs)
-        print_raised(inventory)
         if typed.no_shell:
+            print_raised(inventory)
             return
-        from cohortnet.lifecycle import remove_all
         from cohortnet.prompt import Prompt
+        from topology.engine import engine
 
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
         try:
+            print_raised(inventory)
             Prompt(inventory, console_for()).cmdloop()
         except KeyboardInterrupt:
-            print()
+            _say("")
         finally:
-            removal = remove_all(inventory["testbed"], lambda *_: None)
-            print(f"Removed {inventory['testbed']}: {len(removal.removed)} things")
-        if removal.left:
-            print(f"could not remove: {', '.join(removal.left)}", file=sys.stderr)
+            with engine.uninterrupted():
+                whole = _remove(inventory["testbed"])
+        if not whole:
             raise typer.Exit(1)
+
+
+def _remove(name: str) -> bool:
+    """Remove the testbed and say so; whether nothing is left."""
+    from cohortnet.lifecycle import remove_all
+
+    _say(f"Removing {name} ...")
+    removal = remove_all(name, lambda *_: None)
+    _say(f"Removed {name}: {len(removal.removed)} things")
+    if removal.left:
+        _say(f"could not remove: {', '.join(removal.left)}; `sudo {typed_as()} down {name}` tries again", sys.stderr)
+    return not removal.left
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be closed: what was raised has to go all the same
+        print(text, file=stream or sys.stdout, flush=True)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -129,12 +129,15 @@ def read_inventory(path: Path, *, wait_s: float = 0.0, until_up: bool = False) -
 
     Raises:
         TopologyError: where it is missing, of another version, or not up in time.
+        PermissionError: where this user may not read it (a testbed's folder is root's).
     """
     deadline = time.monotonic() + wait_s
     while True:
-        problem = f"{path} does not exist"
-        if path.exists():
+        try:
             data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            problem = f"{path} does not exist"
+        else:
             if data.get("version") != VERSION:
                 raise TopologyError(f"{path} has version {data.get('version')!r}; this program reads version {VERSION}")
             if data["state"] == "up" or not until_up:

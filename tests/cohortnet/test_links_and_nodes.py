@@ -76,6 +76,7 @@ def printed(table: Any) -> str:
         ("link a s1 down", ["down", "a", "s1"]),
         ("link up a s1", ["up", "a", "s1"]),
         ("link set a s1 --rate 5mbit", ["set", "a", "s1", "--rate", "5mbit"]),
+        ("link set a s1 --rate '10 Mbit/s'", ["set", "a", "s1", "--rate", "10 Mbit/s"]),
         ("node pause a", ["pause", "a"]),
     ],
 )
@@ -93,3 +94,12 @@ def test_the_prompt_takes_the_same_words_and_mininet_s(
     monkeypatch.setattr(prompt.typer.main, "get_command", lambda _: Command())
     assert Prompt(inventory, Console(file=io.StringIO())).onecmd(line) is False
     assert seen == [(line.split()[0], [*words, "--testbed", "t"])]
+
+
+@pytest.mark.parametrize("line", ["link set a s1 --rate '10 Mbit/s", "node pause 'a", "a echo 'b"])
+def test_the_prompt_says_that_a_quote_is_open(line: str) -> None:
+    inventory = {"testbed": "t", "nodes": [{"name": "a"}], "switches": [], "paths": {"shared": "/nonexistent"}}
+    console = Console(file=io.StringIO(), width=200)
+    assert Prompt(inventory, console).onecmd(line) is False
+    assert isinstance(console.file, io.StringIO)
+    assert "a quote is opened and not closed" in console.file.getvalue()

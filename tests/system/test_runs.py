@@ -95,7 +95,8 @@ def test_exec_has_a_time_limit_and_gives_the_shell_s_status(testbed: Raise) -> N
     late = run("exec", "--testbed", "t-exec", "--timeout", "1", "fc.10", "sleep", "30", check=False)
     assert late.returncode == 124 and "Traceback" not in late.stderr
     assert run("exec", "--testbed", "t-exec", "fc.10", "sh", "-c", "kill -9 $$", check=False).returncode == 137
-    assert run("exec", "--testbed", "t-exec", "nobody", "true", check=False).returncode == 1
+    unknown = run("exec", "--testbed", "t-exec", "nobody", "true", check=False)
+    assert unknown.returncode == 2 and "nodes: fed.1" in unknown.stderr
 
 
 def test_nothing_is_left_after_down(testbed: Raise) -> None:

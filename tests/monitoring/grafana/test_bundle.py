@@ -93,7 +93,7 @@ def test_the_command_writes_the_files_without_docker(tmp_path: Path) -> None:
 
 def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
     done = cohortnet("grafana", "--testbed", "t-grafana-none", "--out", str(tmp_path))
-    assert done.returncode == 1 and "t-grafana-none" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "t-grafana-none" in done.stderr and "Traceback" not in done.stderr
     done = cohortnet("grafana", "--port", "70000")
     assert done.returncode == 2 and "70000" in done.stderr
     (tmp_path / "file").write_text("")
