@@ -10,15 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from topology import plan_check
@@ -28,6 +25,7 @@ from topology.engine import (
     daemons,
     disciplines,
     external,
+    interrupts,
     links,
     management,
     mixed_runtime,
@@ -117,11 +115,11 @@ def raise_testbed(
             raise TestbedProblems(problems)
         listeners = publish.listen(plan)
         try:
-            with _sigterm_as_interrupt():
+            with interrupts.sigterm_as_interrupt():
                 try:
                     return _Raising(plan, progress, found, listeners).run(before_nodes_start)
                 except BaseException as error:
-                    with uninterrupted():
+                    with interrupts.uninterrupted():
                         result = removal.remove(plan.testbed, quiet)
                     if result.left:
                         error.add_note(f"and these could not be removed: {'; '.join(result.left)}; "
@@ -261,37 +259,6 @@ def hosts_file(plan: Plan) -> str:
     """The nodes' `/etc/hosts`. Pure."""
     lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
     return "\n".join([*lines, *(f"{node.address} {node.name}" for node in plan.nodes if node.address)]) + "\n"
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    # Python ends at once on SIGTERM, without any `finally`; only the main thread may change that.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt("SIGTERM")
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the body (a removal) is done."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def remove_testbed(name: str, progress: Progress = quiet) -> Removal:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from topology.cgroup_mounts import folders_of
 from topology.engine import cgroups
 from topology.engine.cgroups import Hierarchy
 from topology.errors import TopologyError
@@ -57,6 +58,17 @@ def is_paused(testbed: str, node: str) -> bool:
         with contextlib.suppress(OSError):
             name = "cgroup.events" if version == 2 else "freezer.state"
             return parse_frozen((folder / name).read_text(encoding="ascii"))
+    return False
+
+
+def holds(pid: int) -> bool:
+    """Whether the process is paused (or about to be), by whomever: then nothing can be started in its groups."""
+    with contextlib.suppress(OSError):
+        for folder in folders_of(pid):
+            for name, go_on in (("freezer.state", ["THAWED"]), ("cgroup.freeze", ["0"])):
+                with contextlib.suppress(FileNotFoundError):
+                    if (folder / name).read_text(encoding="ascii").split() != go_on:
+                        return True
     return False
 
 

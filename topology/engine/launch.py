@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import topology
-from topology.engine import cgroups, namespaces
+from topology.engine import cgroups, freezer, namespaces
 from topology.errors import TopologyError
 
 _JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 125; shift; done; shift; exec "$@"'
@@ -78,7 +78,20 @@ def start_daemon(
 
 
 def find_node(inventory: Mapping[str, Any], node: str) -> dict[str, Any]:
-    """The entry of a running node. Raises TopologyError where it is unknown or has ended."""
+    """The entry of a node in which a program can be started now.
+
+    Raises:
+        TopologyError: where it is unknown, has ended, or is paused (whatever joins it would stop before its first
+        instruction, and whoever starts it would wait for that).
+    """
+    entry = running_node(inventory, node)
+    if freezer.holds(entry["pid"]):
+        raise TopologyError(f"node {node!r} is paused; `cohortnet node resume {node}` first")
+    return entry
+
+
+def running_node(inventory: Mapping[str, Any], node: str) -> dict[str, Any]:
+    """The entry of a running node, paused or not. Raises TopologyError where it is unknown or has ended."""
     for entry in inventory["nodes"]:
         if entry["name"] == node:
             if not entry["pid"] or not Path(f"/proc/{entry['pid']}/ns/net").exists():

@@ -31,7 +31,7 @@ class Host(Node):
         """Its entry in the inventory. Raises NotHonoured while it does not run."""
         inventory = self.running(self.name).inventory
         assert inventory is not None
-        return launch.find_node(inventory, self.name)
+        return launch.running_node(inventory, self.name)
 
     @property
     def pid(self) -> int | None:
@@ -58,7 +58,9 @@ class Host(Node):
         env: Mapping[str, str] | None = None, cwd: str | None = None, options: Mapping[str, Any] | None = None,
         terminal: bool = False,
     ) -> subprocess.Popen[Any]:  # fmt: skip
-        entry = self.entry()
+        inventory = self.running(self.name).inventory
+        assert inventory is not None
+        entry = launch.find_node(inventory, self.name)
         return namespaces.start_in_node(
             entry["pid"], entry["cgroups"], argv, env=self.environment() if env is None else env, stdin=stdin,
             stdout=stdout, stderr=stderr, cwd=cwd or self.folder(), new_session=True, terminal=terminal,

@@ -12,7 +12,7 @@ import docker
 import pytest
 
 from tests.topology.engine import lab
-from topology.engine import cgroups, change_life, change_links, change_nodes, engine, launch
+from topology.engine import cgroups, change_life, change_links, change_nodes, engine, execution, launch
 from topology.engine.growth import node_like
 from topology.engine.state import load
 from topology.errors import TestbedProblems, TopologyError
@@ -72,6 +72,13 @@ def join(name: str, node: str) -> dict[str, Any]:
     return change_links.add_link(name, growth.link, {node: growth.end})
 
 
+def refuse_programs(inventory: dict[str, Any], node: str) -> None:
+    """A program in a paused node would stop before its first instruction, and whoever starts it would wait for it."""
+    with pytest.raises(TopologyError, match=f"node '{node}' is paused; `cohortnet node resume {node}` first"):
+        execution.execute(inventory, node, ["true"], timeout_s=5)
+    assert launch.running_node(inventory, node)["pid"], "which can be looked at"
+
+
 def test_bare_nodes() -> None:
     name = "t-eng-change-bare"
     made = plan(name, "namespace")
@@ -93,6 +100,7 @@ def test_bare_nodes() -> None:
         assert not counts(folder)
         assert "1 received" in lab.run(inventory, "b", "ping", "-c", "1", "-W", "2", entry(inventory, "a")["address"])
         change_life.pause(name, "a")  # again changes nothing
+        refuse_programs(inventory, "a")
         assert entry(change_life.resume(name, "a"), "a")["paused"] is False
         assert counts(folder)
 
@@ -132,6 +140,7 @@ def test_containers() -> None:
                 assert (host["CpusetCpus"], host["CpuQuota"]) == wanted
             change_life.pause(name, "a")
             assert client.containers.get("eng-change.a").status == "paused"
+            refuse_programs(inventory, "a")
             change_life.resume(name, "a")
             assert client.containers.get("eng-change.a").status == "running"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -97,12 +99,37 @@ def test_a_node_is_a_machine_of_its_own(testbed: dict[str, Any]) -> None:
     assert "Z" not in lab.run(testbed, "fc.10", "ps", "-eo", "stat=")
 
 
+@contextlib.contextmanager
+def at_standard_input(fd: int) -> Iterator[None]:
+    before = os.dup(0)
+    os.dup2(fd, 0)
+    try:
+        yield
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+
+
 def test_execute_gives_status_output_and_errors(testbed: dict[str, Any]) -> None:
     done = execution.execute(testbed, "fc.10", ["sh", "-c", "cat; echo no >&2; exit 3"], input="yes", timeout_s=10)
     assert (done.returncode, done.stdout, done.stderr) == (3, "yes", "no\n")
     with pytest.raises(subprocess.TimeoutExpired):
         execution.execute(testbed, "fc.10", ["sh", "-c", "sleep 30; true"], timeout_s=0.3)
     assert "sleep" not in lab.run(testbed, "fc.10", "ps", "-eo", "comm=")
+    # As `cohortnet exec` does, where no terminal is its input.
+    with pytest.raises(subprocess.TimeoutExpired), open(os.devnull) as nothing, at_standard_input(nothing.fileno()):
+        execution.execute(testbed, "fc.10", ["sh", "-c", "sleep 30; true"], tty=True, timeout_s=0.3)
+    assert "sleep" not in lab.run(testbed, "fc.10", "ps", "-eo", "comm=")
+    command = [sys.executable, "-m", "cohortnet", "exec", "--testbed", testbed["testbed"], "fc.10", "sh", "-c",
+               "sleep 30; true"]  # fmt: skip
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as ended:
+        deadline = time.monotonic() + 15
+        while "sleep" not in lab.run(testbed, "fc.10", "ps", "-eo", "comm="):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        ended.terminate()
+        assert ended.wait(timeout=15) != 0
+    assert "sleep" not in lab.run(testbed, "fc.10", "ps", "-eo", "comm="), "nothing outlives its `cohortnet exec`"
     with pytest.raises(TopologyError, match="`no-such-program` cannot be started"):
         execution.execute(testbed, "fc.10", ["no-such-program"])
     with pytest.raises(TopologyError, match="has no node 'nobody'"):
