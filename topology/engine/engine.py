@@ -25,6 +25,7 @@ from topology.engine import (
     daemons,
     disciplines,
     external,
+    hosts,
     interrupts,
     links,
     management,
@@ -159,7 +160,7 @@ class _Raising:
         plan, timings = self.plan, self.timings
         neighbours.claim(plan)  # before all else: from here on a removal knows every name
         cgroups.make_core(plan.testbed)
-        state.write_atomically(plan.shared / "hosts", hosts_file(plan))
+        hosts.write(plan)
         for node in plan.nodes:
             os.makedirs(node.state, exist_ok=True)
         inventory = self._inventory({}, up=False)
@@ -253,12 +254,6 @@ class _Raising:
         inventory = build_inventory(self.plan, core, facts, up=up)
         write_inventory(self.plan.inventory, inventory)
         return inventory
-
-
-def hosts_file(plan: Plan) -> str:
-    """The nodes' `/etc/hosts`. Pure."""
-    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
-    return "\n".join([*lines, *(f"{node.address} {node.name}" for node in plan.nodes if node.address)]) + "\n"
 
 
 def remove_testbed(name: str, progress: Progress = quiet) -> Removal:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +81,14 @@ def refuse_programs(inventory: dict[str, Any], node: str) -> None:
     assert launch.running_node(inventory, node)["pid"], "which can be looked at"
 
 
+def refuse_too_little_memory(name: str, node: str, size: int, least: str) -> None:
+    """What `up` and `node add` refuse, `node limit` refuses too."""
+    command = [sys.executable, "-m", "cohortnet", "node", "limit", node, "--testbed", name, "--memory", f"{size} B"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and str(size) in done.stderr and least in done.stderr, done.stderr
+    assert entry(now(name), node)["memory_bytes"] != size
+
+
 def test_bare_nodes() -> None:
     name = "t-eng-change-bare"
     made = plan(name, "namespace")
@@ -116,6 +126,7 @@ def test_bare_nodes() -> None:
         with pytest.raises(TestbedProblems) as refused:
             change_nodes.set_limits(name, "c", cpu=4096, cpuset="4095", memory_bytes=2**60)
         assert {p.code for p in refused.value.problems} == {"too-many-cores", "no-such-core", "too-much-memory"}
+        refuse_too_little_memory(name, "c", 2**20, "16 MiB")
 
         grown = join(name, "d")
         assert entry(grown, "d")["speed"] == speeds["a"] and pinned(grown, "d") == pinned(grown, "a")
@@ -141,6 +152,7 @@ def test_containers() -> None:
             change_life.pause(name, "a")
             assert client.containers.get("eng-change.a").status == "paused"
             refuse_programs(inventory, "a")
+            refuse_too_little_memory(name, "b", 5 * 2**20, "6 MiB")
             change_life.resume(name, "a")
             assert client.containers.get("eng-change.a").status == "running"
 

@@ -10,7 +10,7 @@ import pytest
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from tests.topology.engine import lab
-from topology.engine import cgroups, daemons, engine, links, management, openvswitch
+from topology.engine import cgroups, daemons, hosts, links, management, openvswitch
 from topology.errors import TopologyError
 from topology.inventory import CoreFacts, as_text, build_inventory
 from topology.plain import plain
@@ -154,7 +154,7 @@ def test_switches_that_the_controller_has_not_finished() -> None:
 
 def test_hosts_file_names_all_nodes() -> None:
     plan = lab.star("t-engine-pure", {"a": None, "b": None})
-    assert f"{plan.node('b').address} b\n" in engine.hosts_file(plan)
+    assert f"{plan.node('b').address} b\n" in hosts.text(plan)
 
 
 def test_plain_data_is_what_json_makes_of_the_dataclass() -> None:
