@@ -295,6 +295,11 @@ def _signal(pids: Iterable[int], number: int) -> None:
             os.kill(pid, number)
 
 
+def freezing(version: int) -> tuple[str, str, str]:
+    """The file of a group that stops it, and the words to stop and to go on. Pure."""
+    return ("cgroup.freeze", "1", "0") if version == 2 else ("freezer.state", "FROZEN", "THAWED")
+
+
 def end_all(
     testbed: str, *, grace_s: float, deadline_s: float = 15.0, below: str = "", keep: Collection[int] = ()
 ) -> int:
@@ -306,7 +311,7 @@ def end_all(
     start = time.monotonic()
     for hierarchy in hierarchies():  # a paused process takes no signal, in version 1 not even SIGKILL
         if hierarchy.version == 2 or "freezer" in hierarchy.controllers:
-            file, word = ("cgroup.freeze", "0") if hierarchy.version == 2 else ("freezer.state", "THAWED")
+            file, _, word = freezing(hierarchy.version)
             for folder in _below(hierarchy, testbed, below):
                 with contextlib.suppress(OSError):
                     Path(folder, file).write_text(word, encoding="ascii")

@@ -30,14 +30,10 @@ from topology.engine import (
     removal,
 )
 from topology.engine.change import Change, changing
-from topology.engine.runtime import Progress
+from topology.engine.runtime import Progress, quiet
 from topology.errors import Problem, TestbedProblems, TopologyError
 from topology.inventory import NodeFacts, node_entry
 from topology.plan import Plan, PlannedNode
-
-
-def quiet(step: str, done: int, total: int) -> None:
-    """A progress that says nothing."""
 
 
 def add_node(testbed: str, node: PlannedNode, progress: Progress = quiet) -> dict[str, Any]:
@@ -90,10 +86,10 @@ def add_node(testbed: str, node: PlannedNode, progress: Progress = quiet) -> dic
 def remove_node(testbed: str, name: str) -> dict[str, Any]:
     """End a node with all that runs in it, and take its links away; gives the new inventory.
 
-    A client leaves its cohort.
+    A client leaves its cohort. A meter on it stays, pending, until it is deleted or a node of that name comes.
 
     Raises:
-        TestbedProblems: where its cohort, a published port, a meter or background traffic needs it.
+        TestbedProblems: where its cohort, a published port or background traffic needs it.
         TopologyError: where there is none of that name.
     """
     with changing(testbed) as change:

@@ -40,7 +40,7 @@ from topology.engine import (
     state,
 )
 from topology.engine.removal import Removal
-from topology.engine.runtime import Progress, Runtime
+from topology.engine.runtime import NodeMaker, Progress, quiet
 from topology.errors import Problem, TestbedProblems, TopologyError
 from topology.inventory import CoreFacts, NodeFacts, build_inventory, write_inventory
 from topology.plan import Plan
@@ -79,10 +79,6 @@ class Timings:
     def write(self, path: Path) -> None:
         self.seconds["total"] = round(time.monotonic() - self._start, 4)
         state.write_atomically(path, json.dumps(self.seconds, indent=1) + "\n")
-
-
-def quiet(step: str, done: int, total: int) -> None:
-    """A progress that says nothing."""
 
 
 def check_plan(plan: Plan, found: Capabilities) -> list[Problem]:
@@ -148,7 +144,7 @@ class _Raising:
         self.unsupported = plan_check.unsupported(plan, found)
         self.listeners = listeners
         self.timings = Timings()
-        self.runtime: Runtime = mixed_runtime.runtime_for(plan)
+        self.runtime: NodeMaker = mixed_runtime.runtime_for(plan)
         self.core = namespaces.named(plan.core_namespace)
         self.datapath = "system" if found.kernel_datapath else "netdev"
         self.tso = self.datapath == "netdev" and openvswitch.supports_tso(found.ovs_version)

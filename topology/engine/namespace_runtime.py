@@ -1,7 +1,7 @@
 """Nodes as bare namespaces: no daemon and no image, a few milliseconds and about a megabyte a node.
 
 Owns the nodes' first processes and their groups. Takes planned nodes, gives back pids and cgroup folders. Programs are
-not started here (`starts_programs` is False), interfaces and addresses are the engine's.
+not started here (the command line does, through the spawner), interfaces and addresses are the engine's.
 """
 
 from __future__ import annotations
@@ -131,10 +131,6 @@ class NamespaceRuntime:
                 helper.stdin.close()
             helper.stdin = None  # `communicate` shall not touch it again
         return groups
-
-    def starts_programs(self) -> bool:
-        """The command line starts them, through the spawner."""
-        return False
 
     def remove(self, testbed: str, state: Path, progress: Progress) -> list[str]:
         """End all that runs in the testbed's nodes; their groups give them away, whatever became of the state file."""

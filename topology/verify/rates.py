@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
-from topology.engine import launch
+from topology.engine import launch, listeners
 from topology.errors import TopologyError
 from topology.verify.loads import Load
 
@@ -98,18 +98,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _wait_listening(pid: int, node: str, ports: Sequence[int]) -> None:
     deadline = time.monotonic() + _START_S
-    wanted = {f"{port:04X}" for port in ports}
-    while True:
-        listening = set()
-        for family in ("tcp", "tcp6"):
-            try:
-                with open(f"/proc/{pid}/net/{family}", encoding="ascii") as file:
-                    lines = [line.split() for line in file][1:]
-            except OSError:
-                continue
-            listening |= {line[1].rpartition(":")[2] for line in lines if line[3] == "0A"}
-        if wanted <= listening:
-            return
+    while not set(ports) <= listeners.ports(pid):
         if time.monotonic() > deadline:
             raise TopologyError(f"iperf3 does not listen in {node!r} after {_START_S:g} s; is it installed?")
         time.sleep(0.02)

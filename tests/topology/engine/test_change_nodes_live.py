@@ -103,7 +103,7 @@ def test_bare_nodes() -> None:
         assert pinned(inventory, "c") == "1"
 
         folder = Path(entry(inventory, "a")["state"])
-        launch.launch_in_node(inventory, "a", [*COUNT, str(folder)], None, folder / "log")
+        lab.leave_running(inventory, "a", [*COUNT, str(folder)])
         time.sleep(0.3)
         assert counts(folder)
         assert entry(change_life.pause(name, "a"), "a")["paused"] is True
@@ -136,7 +136,7 @@ def test_bare_nodes() -> None:
         with pytest.raises(TopologyError, match="no node 'b'"):
             change_life.pause(name, "b")
         # Removed while something in it is paused: `up` looks that nothing is left.
-        launch.launch_in_node(grown, "d", ["sleep", "600"], None, folder / "log")
+        lab.leave_running(grown, "d", ["sleep", "600"])
         change_life.pause(name, "d")
 
 

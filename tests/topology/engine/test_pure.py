@@ -115,13 +115,6 @@ def test_routes_into_the_management_network_are_found() -> None:
     assert management.overlapping_routes(routes, "10.9.0.0/20", "cnm-own") == []
 
 
-def test_counters_of_an_interface() -> None:
-    text = "Inter-|\n face |\n  eth0: 10 1 0 0 0 0 0 0 20 2 0 0 0 0 0 0\n"
-    assert links.parse_counters(text, "eth0") == {"rx_bytes": 10, "rx_packets": 1, "tx_bytes": 20, "tx_packets": 2}
-    with pytest.raises(TopologyError, match="no interface 'eth1'"):
-        links.parse_counters(text, "eth1")
-
-
 def test_a_link_that_is_not_there_names_those_that_are() -> None:
     inventory = {"links": [{"name": "n1--s1", "a": "n1", "b": "s1"}, {"name": "n2--s1", "a": "n2", "b": "s1"}]}
     assert links.find_link(inventory, "s1", "n2")["name"] == "n2--s1"
