@@ -20,7 +20,7 @@ from cohortnet import monitoring_daemon
 from cohortnet.logs import end_of
 from cohortnet.series_keeper import wait_kept
 from fl_node.spawner_client import Spawned, Spawner, SpawnerError
-from topology.engine import engine, launch, state
+from topology.engine import engine, interrupts, launch, state
 from topology.engine.removal import Removal
 from topology.errors import TopologyError
 from topology.model import Testbed
@@ -68,7 +68,7 @@ def raise_all(plan: Plan, testbed: Testbed, runs: Path, progress: ProgressCall) 
         for problem in traffic.begin(inventory):
             print(f"cohortnet: {problem}", file=sys.stderr)
     except BaseException as error:
-        with engine.uninterrupted():
+        with interrupts.uninterrupted():
             removal = engine.remove_testbed(plan.testbed, lambda *_: None)
         if removal.left:
             error.add_note(f"and these could not be removed: {'; '.join(removal.left)}; "

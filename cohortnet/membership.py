@@ -10,7 +10,7 @@ from typing import Any
 
 from cohortnet.lifecycle import ProgressCall, wait_ready
 from fl_node.spawner_client import Spawned, Spawner, SpawnerError
-from topology.engine import change_cohorts, change_life, change_links, change_nodes, engine, state
+from topology.engine import change_cohorts, change_life, change_links, change_nodes, interrupts, state
 from topology.engine.growth import node_like
 from topology.errors import TopologyError
 
@@ -36,7 +36,7 @@ def add(
         if cohort is not None:
             inventory = change_cohorts.join_cohort(testbed, name, cohort)
     except BaseException:
-        with engine.uninterrupted():
+        with interrupts.uninterrupted():
             change_nodes.remove_node(testbed, name)
         raise
     return _entry(inventory, name)

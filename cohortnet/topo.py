@@ -63,7 +63,7 @@ def run(argv: Sequence[str]) -> None:
             print_raised(inventory)
             return
         from cohortnet.prompt import Prompt
-        from topology.engine import engine
+        from topology.engine import interrupts
 
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
@@ -73,7 +73,7 @@ def run(argv: Sequence[str]) -> None:
         except KeyboardInterrupt:
             _say("")
         finally:
-            with engine.uninterrupted():
+            with interrupts.uninterrupted():
                 whole = _remove(inventory["testbed"])
         if not whole:
             raise typer.Exit(1)

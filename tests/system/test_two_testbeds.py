@@ -127,7 +127,8 @@ def test_a_lock_of_one_testbed_keeps_no_other_waiting() -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as held:
         assert held.stdin is not None and held.stdout is not None
         assert held.stdout.readline() == "held\n"
-        with pytest.raises(TopologyError, match=f"being raised or removed by process {held.pid}"), state.lock(ONE):
+        said = f"being raised, changed or removed by process {held.pid}; try again when it has ended"
+        with pytest.raises(TopologyError, match=said), state.lock(ONE):
             pass
         with pytest.raises(TopologyError, match=str(held.pid)):
             engine.raise_testbed(plan(ONE))

@@ -7,6 +7,7 @@ again, whatever became of its parent. Never touches a group with another name.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -155,7 +156,8 @@ def make_node(
 def change_node(
     testbed: str, node: str, *, cpu: float | None, memory_bytes: int | None, cpuset: str | None
 ) -> tuple[str, ...]:
-    """Give the running node of that name other limits; None leaves one as it is. The groups that it is in then.
+    """Give the running node of that name other limits; None leaves one as it is, and a `cpu` of `math.inf` takes its
+    limit away. The groups that it is in then.
 
     Raises:
         TopologyError: naming the node, where the kernel refuses a limit (memory in use cannot be taken away) or lacks
@@ -183,9 +185,9 @@ def _limit(
         if new and "pids" in has:
             _write(folder / "pids.max", str(PIDS_MAX), subject)
         if cpu is not None and "cpu" in has:
-            quota = max(1000, round(cpu * _PERIOD_US))
+            quota = -1 if cpu == math.inf else max(1000, round(cpu * _PERIOD_US))
             if hierarchy.version == 2:
-                _write(folder / "cpu.max", f"{quota} {_PERIOD_US}", subject)
+                _write(folder / "cpu.max", f"{'max' if quota < 0 else quota} {_PERIOD_US}", subject)
             else:
                 _write(folder / "cpu.cfs_period_us", str(_PERIOD_US), subject)
                 _write(folder / "cpu.cfs_quota_us", str(quota), subject)
@@ -293,6 +295,11 @@ def _signal(pids: Iterable[int], number: int) -> None:
             os.kill(pid, number)
 
 
+def freezing(version: int) -> tuple[str, str, str]:
+    """The file of a group that stops it, and the words to stop and to go on. Pure."""
+    return ("cgroup.freeze", "1", "0") if version == 2 else ("freezer.state", "FROZEN", "THAWED")
+
+
 def end_all(
     testbed: str, *, grace_s: float, deadline_s: float = 15.0, below: str = "", keep: Collection[int] = ()
 ) -> int:
@@ -304,7 +311,7 @@ def end_all(
     start = time.monotonic()
     for hierarchy in hierarchies():  # a paused process takes no signal, in version 1 not even SIGKILL
         if hierarchy.version == 2 or "freezer" in hierarchy.controllers:
-            file, word = ("cgroup.freeze", "0") if hierarchy.version == 2 else ("freezer.state", "THAWED")
+            file, _, word = freezing(hierarchy.version)
             for folder in _below(hierarchy, testbed, below):
                 with contextlib.suppress(OSError):
                     Path(folder, file).write_text(word, encoding="ascii")

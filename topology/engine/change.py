@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from topology.engine import daemons, namespaces, state
+from topology.engine import daemons, hosts, namespaces, state
 from topology.errors import Problem, TestbedProblems, TopologyError
 from topology.inventory import read_inventory, write_inventory
 from topology.plan import Plan, PlannedLink, PlannedNode
@@ -79,10 +79,10 @@ class Change:
         ]
 
     def save(self) -> None:
-        """Write plan and inventory, each in one step."""
+        """Write plan and inventory, each in one step, and the nodes' `/etc/hosts` where it is another now."""
         state.keep_plan(self.plan)
         write_inventory(self.plan.inventory, self.inventory)
-
+        hosts.write(self.plan)
 
     def wait_for_flows(self, *, timeout_s: float = 30.0) -> None:
         """Wait until our controller has read the inventory as it was saved, every switch has its flows, and limits that

@@ -26,7 +26,6 @@ from topology.errors import TopologyError
 from topology.plan import PlannedLink, PlannedPort
 from topology.planning import short_interface
 
-_PORT_WAIT_S = 30.0
 _CARRIER_S = 3.0
 
 
@@ -302,7 +301,7 @@ def _add_ports(change: Change, link: PlannedLink) -> None:
     with openvswitch.Database(openvswitch.folder(change.plan) / "db.sock") as database:
         noop = database.transact([{"op": "select", "table": "QoS", "where": [["type", "==", "linux-noop"]],
                                    "columns": ["_uuid"]}])[0]["rows"]  # fmt: skip
-        _settle(database, change, port_operations(wanted, noop[0]["_uuid"] if noop else None))
+        database.carry_out(port_operations(wanted, noop[0]["_uuid"] if noop else None))
         names = [["name", "==", interface] for _, interface, _, _ in wanted]
         rows = [
             database.transact([{"op": "select", "table": "Interface", "where": [name], "columns": ["ofport", "error"]}])
@@ -331,22 +330,6 @@ def port_operations(wanted: Sequence[tuple[str, str, int, str]], noop: list[str]
     return operations
 
 
-def _settle(database: openvswitch.Database, change: Change, operations: list[dict[str, Any]]) -> None:
-    """Carry the operations out, and wait until vswitchd has done so."""
-    following: list[dict[str, Any]] = [
-        {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]},
-        {"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["next_cfg"]},
-    ]
-    wanted = database.transact([*operations, *following])[-1]["rows"][0]["next_cfg"]
-    look = [{"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["cur_cfg"]}]
-    deadline = time.monotonic() + _PORT_WAIT_S
-    while database.transact(look)[0]["rows"][0]["cur_cfg"] < wanted:
-        if time.monotonic() > deadline:
-            raise TopologyError(f"Open vSwitch did not take up the change in {_PORT_WAIT_S:g} s; see "
-                                f"{change.plan.logs}/ovs-vswitchd.log")  # fmt: skip
-        time.sleep(0.005)
-
-
 def _delete(change: Change, link: PlannedLink) -> None:
     """Take away whatever there is of the link. Raises TopologyError where a part does not go."""
     ends = ((link.a, link.a_interface, link.a_port), (link.b, link.b_interface, link.b_port))
@@ -363,7 +346,7 @@ def _delete(change: Change, link: PlannedLink) -> None:
                      "mutations": [["ports", "delete", row["_uuid"]]]} for row in found
                 ]  # fmt: skip
             if operations:
-                _settle(database, change, operations)
+                database.carry_out(operations)
     place = change.core if at_switches else namespaces.of_process(change.entry(link.a)["pid"] or 0)
     batch = netlink.Batch()
     batch.delete(at_switches[0][1] if at_switches else link.a_interface)

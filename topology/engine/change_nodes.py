@@ -8,6 +8,7 @@ it when it goes.
 from __future__ import annotations
 
 import errno
+import math
 import shutil
 import socket
 from collections.abc import Mapping
@@ -18,16 +19,21 @@ from typing import Any
 
 from topology import plan_check
 from topology.capabilities import capabilities
-from topology.engine import cgroups, change_cohorts, change_links, links, namespaces, netlink, removal
+from topology.engine import (
+    cgroups,
+    change_cohorts,
+    change_links,
+    links,
+    namespace_runtime,
+    namespaces,
+    netlink,
+    removal,
+)
 from topology.engine.change import Change, changing
-from topology.engine.runtime import Progress
+from topology.engine.runtime import Progress, quiet
 from topology.errors import Problem, TestbedProblems, TopologyError
 from topology.inventory import NodeFacts, node_entry
 from topology.plan import Plan, PlannedNode
-
-
-def quiet(step: str, done: int, total: int) -> None:
-    """A progress that says nothing."""
 
 
 def add_node(testbed: str, node: PlannedNode, progress: Progress = quiet) -> dict[str, Any]:
@@ -61,7 +67,6 @@ def add_node(testbed: str, node: PlannedNode, progress: Progress = quiet) -> dic
             grown = replace(grown, nodes=tuple(replace(n, runtime=plan.runtime_of(n)) for n in grown.nodes))
         change.plan = grown
         Path(node.state).mkdir(parents=True, exist_ok=True)
-        _write_hosts(grown)
         change.save()
         try:
             facts = runtime.create(grown, [node], progress)[node.name]
@@ -81,10 +86,10 @@ def add_node(testbed: str, node: PlannedNode, progress: Progress = quiet) -> dic
 def remove_node(testbed: str, name: str) -> dict[str, Any]:
     """End a node with all that runs in it, and take its links away; gives the new inventory.
 
-    A client leaves its cohort.
+    A client leaves its cohort. A meter on it stays, pending, until it is deleted or a node of that name comes.
 
     Raises:
-        TestbedProblems: where its cohort, a published port, a meter or background traffic needs it.
+        TestbedProblems: where its cohort, a published port or background traffic needs it.
         TopologyError: where there is none of that name.
     """
     with changing(testbed) as change:
@@ -124,19 +129,31 @@ def set_limits(
 ) -> dict[str, Any]:
     """Change limits of a running node; gives the new inventory. None leaves a limit as it is.
 
-    `cpu` in cores. `docker` are further arguments of docker-py's `update_container`, for a container; they stand where
-    they name the same limit.
+    `cpu` in cores; `math.inf` takes the limit of a bare node away. `docker` are further arguments of docker-py's
+    `update_container`, for a container; they stand where they name the same limit.
 
     Raises:
-        TestbedProblems: where this machine has not that much, or no controller for it.
+        TestbedProblems: where this machine has not that much, or no controller for it, or it is less than a node of
+            its runtime needs.
         TopologyError: where the kernel or Docker refuses.
     """
     with changing(testbed) as change:
         entry = change.entry(name)
         node = change.plan.node(name)
+        unlimited = cpu == math.inf
+        if unlimited and entry["container_id"]:
+            raise TopologyError(f"node {name!r} is a container: its limit of processor time cannot be taken away")
         given: dict[str, Any] = {"cpu": cpu, "memory_bytes": memory_bytes, "cpuset": cpuset}
         wanted = replace(node, **{key: value for key, value in given.items() if value is not None})
-        problems = plan_check.check_plan(replace(change.plan, nodes=(wanted,), switches=(), links=()), capabilities())
+        wanted = replace(wanted, cpu=None) if unlimited else wanted
+        alone = replace(change.plan, nodes=(wanted,), switches=(), links=())
+        problems = plan_check.check_plan(alone, capabilities())
+        if entry["container_id"]:
+            from topology.engine import docker_checks
+
+            problems += docker_checks.check_limits(alone)
+        else:
+            problems += namespace_runtime.check_limits(alone)
         if problems:
             raise TestbedProblems(problems)
         if entry["container_id"]:
@@ -254,18 +271,10 @@ def join_management(change: Change, node: PlannedNode, facts: NodeFacts) -> None
     namespaces.inside(namespaces.of_process(facts.pid), configure)
 
 
-def _write_hosts(plan: Plan) -> None:
-    # In place: nodes have this very file mounted as their /etc/hosts.
-    from topology.engine.engine import hosts_file
-
-    (plan.shared / "hosts").write_text(hosts_file(plan), encoding="utf-8")
-
-
 def _forget(change: Change, node: PlannedNode) -> None:
-    """What is left of a node that has ended: its management port, its folder, its line in the hosts file."""
+    """What is left of a node that has ended: its management port, its folder."""
     batch = netlink.Batch()
     batch.delete(_management_port(change.plan, node))
     with netlink.socket_in(change.core) as connection:  # most often gone with the node's own end
         netlink.send(connection, batch, ignore=(errno.ENODEV, errno.EINVAL))
     shutil.rmtree(node.state, ignore_errors=True)
-    _write_hosts(change.plan)

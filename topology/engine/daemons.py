@@ -35,13 +35,6 @@ def start_controller(plan: Plan) -> subprocess.Popen[bytes]:
     return launch.start_daemon(plan.testbed, command, controller_log(plan), namespace=plan.core_namespace)
 
 
-def _tail(path: Path, lines: int = 12) -> str:
-    try:
-        return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-    except OSError:
-        return ""
-
-
 def get_in_core(plan: Plan, path: str) -> Any:
     """GET from the controller's REST, within the core namespace; plain data. Raises OSError or ValueError while it does
     not answer.
@@ -92,7 +85,7 @@ def wait_for_controller(
         if process.poll() is not None:
             raise TopologyError(
                 f"the controller ended with status {process.returncode}; the end of {controller_log(plan)}:\n"
-                f"{_tail(controller_log(plan))}"
+                f"{launch.tail(controller_log(plan))}"
             )
         try:
             missing = unready_switches(plan, get_in_core(plan, "/v1/topology"))
@@ -107,6 +100,6 @@ def wait_for_controller(
         if time.monotonic() > deadline:
             raise TopologyError(
                 f"the controller was not ready in {timeout_s:g} s ({last}); the end of {controller_log(plan)}:\n"
-                f"{_tail(controller_log(plan))}"
+                f"{launch.tail(controller_log(plan))}"
             )
         time.sleep(0.03)

@@ -59,10 +59,6 @@ class DockerRuntime:
         self._workers = workers
         self._removers = max(workers, REMOVERS)
 
-    def starts_programs(self) -> bool:
-        """A node's program is its container's command."""
-        return True
-
     def check(self, plan: Plan) -> list[Problem]:
         """What stands against this plan: the daemon, images, what they lack, limits, names that are taken."""
         problems = docker_checks.check_limits(plan)

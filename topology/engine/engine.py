@@ -10,15 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from topology import plan_check
@@ -28,6 +25,8 @@ from topology.engine import (
     daemons,
     disciplines,
     external,
+    hosts,
+    interrupts,
     links,
     management,
     mixed_runtime,
@@ -41,7 +40,7 @@ from topology.engine import (
     state,
 )
 from topology.engine.removal import Removal
-from topology.engine.runtime import Progress, Runtime
+from topology.engine.runtime import NodeMaker, Progress, quiet
 from topology.errors import Problem, TestbedProblems, TopologyError
 from topology.inventory import CoreFacts, NodeFacts, build_inventory, write_inventory
 from topology.plan import Plan
@@ -82,10 +81,6 @@ class Timings:
         state.write_atomically(path, json.dumps(self.seconds, indent=1) + "\n")
 
 
-def quiet(step: str, done: int, total: int) -> None:
-    """A progress that says nothing."""
-
-
 def check_plan(plan: Plan, found: Capabilities) -> list[Problem]:
     """Everything that stands against raising this plan here; published ports apart, they are taken later."""
     problems = plan_check.check_plan(plan, found)
@@ -117,11 +112,11 @@ def raise_testbed(
             raise TestbedProblems(problems)
         listeners = publish.listen(plan)
         try:
-            with _sigterm_as_interrupt():
+            with interrupts.sigterm_as_interrupt():
                 try:
                     return _Raising(plan, progress, found, listeners).run(before_nodes_start)
                 except BaseException as error:
-                    with uninterrupted():
+                    with interrupts.uninterrupted():
                         result = removal.remove(plan.testbed, quiet)
                     if result.left:
                         error.add_note(f"and these could not be removed: {'; '.join(result.left)}; "
@@ -149,7 +144,7 @@ class _Raising:
         self.unsupported = plan_check.unsupported(plan, found)
         self.listeners = listeners
         self.timings = Timings()
-        self.runtime: Runtime = mixed_runtime.runtime_for(plan)
+        self.runtime: NodeMaker = mixed_runtime.runtime_for(plan)
         self.core = namespaces.named(plan.core_namespace)
         self.datapath = "system" if found.kernel_datapath else "netdev"
         self.tso = self.datapath == "netdev" and openvswitch.supports_tso(found.ovs_version)
@@ -161,7 +156,7 @@ class _Raising:
         plan, timings = self.plan, self.timings
         neighbours.claim(plan)  # before all else: from here on a removal knows every name
         cgroups.make_core(plan.testbed)
-        state.write_atomically(plan.shared / "hosts", hosts_file(plan))
+        hosts.write(plan)
         for node in plan.nodes:
             os.makedirs(node.state, exist_ok=True)
         inventory = self._inventory({}, up=False)
@@ -255,44 +250,6 @@ class _Raising:
         inventory = build_inventory(self.plan, core, facts, up=up)
         write_inventory(self.plan.inventory, inventory)
         return inventory
-
-
-def hosts_file(plan: Plan) -> str:
-    """The nodes' `/etc/hosts`. Pure."""
-    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
-    return "\n".join([*lines, *(f"{node.address} {node.name}" for node in plan.nodes if node.address)]) + "\n"
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    # Python ends at once on SIGTERM, without any `finally`; only the main thread may change that.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt("SIGTERM")
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Neither Ctrl-C nor SIGTERM nor a terminal that is closed (SIGHUP) breaks off the body, a removal."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def remove_testbed(name: str, progress: Progress = quiet) -> Removal:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from topology.engine import launch, namespaces
+from topology.engine import interrupts, launch, namespaces
 from topology.errors import TopologyError
 
 
@@ -30,11 +30,14 @@ def execute(
     is its input. The status is as `subprocess` has it (negative: ended by that signal).
 
     Raises:
-        TopologyError: where the node is unknown or not running, or the program cannot be started.
-        subprocess.TimeoutExpired: after `timeout_s` seconds; the program is killed.
+        TopologyError: where the node is unknown, not running or paused, or the program cannot be started.
+        subprocess.TimeoutExpired: after `timeout_s` seconds; the program is killed, with all that it has started in
+            its session. At a terminal, whose session it shares, the program alone is.
     """
     entry = launch.find_node(inventory, node)
     environment = {**launch.node_environment(entry), **(env or {})}
+    # A terminal's job control needs its session; everything else gets one of its own, which can be ended as a whole.
+    own = not (tty and os.isatty(0))
     stream = None if tty else subprocess.PIPE
     stdin = None if tty else (subprocess.DEVNULL if input is None else subprocess.PIPE)
     try:
@@ -47,18 +50,19 @@ def execute(
             stdout=stream,
             stderr=stream,
             cwd=cwd,
-            new_session=not tty,  # a terminal's job control needs the session; else a time-out ends the whole group
+            new_session=own,
         )
     except OSError as error:
         raise TopologyError(f"node {node!r}: `{argv[0]}` cannot be started: {error.strerror}") from error
     try:
-        output, errors = process.communicate(None if input is None else input.encode(), timeout=timeout_s)
+        with interrupts.sigterm_as_interrupt():
+            output, errors = process.communicate(None if input is None else input.encode(), timeout=timeout_s)
     except BaseException:
         with suppress(ProcessLookupError):
-            if tty:
-                process.kill()
-            else:
+            if own:
                 os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
         process.wait()
         raise
     return subprocess.CompletedProcess(

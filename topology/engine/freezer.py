@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from topology.cgroup_mounts import folders_of
 from topology.engine import cgroups
 from topology.engine.cgroups import Hierarchy
 from topology.errors import TopologyError
@@ -27,7 +28,7 @@ def pause(testbed: str, node: str, *, deadline_s: float = 10.0) -> None:
         mend = "mkdir /sys/fs/cgroup/freezer; mount -t cgroup -o freezer none /sys/fs/cgroup/freezer"
         raise TopologyError(f"node {node!r} cannot be paused: no cgroup freezer is mounted; `{mend}`")
     folder = cgroups.make(hierarchy, (cgroups.ROOT, testbed, "nodes", node))
-    file, stop, _ = freezing(hierarchy.version)
+    file, stop, _ = cgroups.freezing(hierarchy.version)
     _write(folder / file, stop, node)
     deadline = time.monotonic() + deadline_s
     while True:
@@ -47,7 +48,7 @@ def pause(testbed: str, node: str, *, deadline_s: float = 10.0) -> None:
 def resume(testbed: str, node: str) -> None:
     """Let the processes of a node go on; nothing happens where it is not paused. Raises TopologyError."""
     for folder, version in _folders(testbed, node):
-        file, _, go_on = freezing(version)
+        file, _, go_on = cgroups.freezing(version)
         _write(folder / file, go_on, node)
 
 
@@ -60,14 +61,21 @@ def is_paused(testbed: str, node: str) -> bool:
     return False
 
 
+def holds(pid: int) -> bool:
+    """Whether the process is paused (or about to be), by whomever: then nothing can be started in its groups."""
+    with contextlib.suppress(OSError):
+        for folder in folders_of(pid):
+            for version in (1, 2):
+                file, _, go_on = cgroups.freezing(version)
+                with contextlib.suppress(FileNotFoundError):
+                    if (folder / file).read_text(encoding="ascii").strip() != go_on:
+                        return True
+    return False
+
+
 def freezer_of(found: Iterable[Hierarchy]) -> Hierarchy | None:
     """The hierarchy whose groups can be stopped: in version 2 (kernel 5.2 and later) the one there is. Pure."""
     return next((h for h in found if h.version == 2 or "freezer" in h.controllers), None)
-
-
-def freezing(version: int) -> tuple[str, str, str]:
-    """The file of a group that stops it, and the words to stop and to go on. Pure."""
-    return ("cgroup.freeze", "1", "0") if version == 2 else ("freezer.state", "FROZEN", "THAWED")
 
 
 def parse_frozen(text: str) -> bool:
@@ -82,7 +90,7 @@ def _folders(testbed: str, node: str) -> list[tuple[Path, int]]:
     found = []
     for hierarchy in cgroups.hierarchies():
         folder = hierarchy.folder / cgroups.ROOT / testbed / "nodes" / node
-        if (folder / freezing(hierarchy.version)[0]).exists():
+        if (folder / cgroups.freezing(hierarchy.version)[0]).exists():
             found.append((folder, hierarchy.version))
     return found
 

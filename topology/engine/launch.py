@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import topology
-from topology.engine import cgroups, namespaces
+from topology.engine import cgroups, freezer, namespaces
 from topology.errors import TopologyError
 
 _JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 125; shift; done; shift; exec "$@"'
@@ -34,15 +33,6 @@ def in_core(testbed: str, argv: Sequence[str], *, namespace: str | None = None) 
         raise TopologyError(f"testbed {testbed!r} has no cgroups; is it up? `cohortnet ls` shows those that are")
     enter = ["nsenter", f"--net={namespaces.named(namespace)}", "--"] if namespace else []
     return ["/bin/sh", "-c", _JOIN, "join", *groups, "--", *enter, *argv]
-
-
-def join_core(testbed: str) -> None:
-    """Put the calling process (and its later children) into the core's cgroups. Raises TopologyError."""
-    groups = cgroups.core_groups(testbed)
-    if not groups:
-        raise TopologyError(f"testbed {testbed!r} has no cgroups; is it up? `cohortnet ls` shows those that are")
-    for folder in groups:
-        Path(folder, "cgroup.procs").write_text("0", encoding="ascii")
 
 
 def python_environment() -> dict[str, str]:
@@ -77,8 +67,29 @@ def start_daemon(
             raise TopologyError(f"{argv[0]} cannot be started: {error}") from error
 
 
+def tail(log: Path, lines: int = 12) -> str:
+    """The last lines of what a daemon has said; empty where there is no log."""
+    try:
+        return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
+
+
 def find_node(inventory: Mapping[str, Any], node: str) -> dict[str, Any]:
-    """The entry of a running node. Raises TopologyError where it is unknown or has ended."""
+    """The entry of a node in which a program can be started now.
+
+    Raises:
+        TopologyError: where it is unknown, has ended, or is paused (whatever joins it would stop before its first
+        instruction, and whoever starts it would wait for that).
+    """
+    entry = running_node(inventory, node)
+    if freezer.holds(entry["pid"]):
+        raise TopologyError(f"node {node!r} is paused; `cohortnet node resume {node}` first")
+    return entry
+
+
+def running_node(inventory: Mapping[str, Any], node: str) -> dict[str, Any]:
+    """The entry of a running node, paused or not. Raises TopologyError where it is unknown or has ended."""
     for entry in inventory["nodes"]:
         if entry["name"] == node:
             if not entry["pid"] or not Path(f"/proc/{entry['pid']}/ns/net").exists():
@@ -98,25 +109,3 @@ def node_environment(entry: Mapping[str, Any]) -> dict[str, str]:
     """What a program in that node gets: a plain path and home, the terminal's kind, and the node's own variables."""
     kept = {key: os.environ[key] for key in ("PATH", "HOME", "TERM", "LANG", "LC_ALL", "TZ") if key in os.environ}
     return {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **kept, **entry["environment"]}
-
-
-def launch_in_node(
-    inventory: Mapping[str, Any], node: str, argv: Sequence[str], env: Mapping[str, str] | None, log: Path
-) -> int:
-    """Start a program in a node and leave it running, its output in `log`; gives back its pid on the host.
-
-    "python" as the first argument stands for this interpreter. Raises TopologyError.
-    """
-    entry = find_node(inventory, node)
-    command = [sys.executable if argv[0] == "python" and entry["container"] is None else argv[0], *argv[1:]]
-    environment = {**node_environment(entry), **(env or {})}
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        try:
-            process = namespaces.start_in_node(
-                entry["pid"], entry["cgroups"], command, env=environment, stdin=subprocess.DEVNULL, stdout=output,
-                stderr=subprocess.STDOUT, new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise TopologyError(f"node {node!r}: {argv[0]} cannot be started: {error.strerror}") from error
-    return process.pid

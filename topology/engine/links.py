@@ -165,12 +165,6 @@ def node_settings(node: PlannedNode) -> dict[str, str]:
     }
 
 
-def _configure(node: PlannedNode, prefix_length: int, settings: Mapping[str, str]) -> None:
-    write_sysctls(settings)
-    with netlink.socket_here() as link:
-        netlink.send(link, node_batch(node, prefix_length))
-
-
 def find_link(inventory: Mapping[str, Any], a: str, b: str) -> dict[str, Any]:
     """The link between two ends, in either order; of several between them `b#2` is the second.
 
@@ -214,31 +208,6 @@ def _is_up(probe: socket.socket, interface: str) -> bool:
     except OSError:
         return False
     return flags & 0x41 == 0x41
-
-
-def interface_counters(inventory: Mapping[str, Any], node: str) -> dict[str, int]:
-    """Bytes and packets of a node's interface in the emulated network: rx_bytes, rx_packets, tx_bytes, tx_packets.
-
-    Raises TopologyError where the node is unknown or not running.
-    """
-    for entry in inventory["nodes"]:
-        if entry["name"] == node:
-            try:
-                text = Path(f"/proc/{entry['pid']}/net/dev").read_text(encoding="ascii")
-            except OSError:
-                raise TopologyError(f"node {node!r} is not running") from None
-            return parse_counters(text, entry["interface"])
-    raise TopologyError(f"{inventory['testbed']!r} has no node {node!r}")
-
-
-def parse_counters(text: str, interface: str) -> dict[str, int]:
-    """The counters of one interface in the text of `/proc/net/dev`. Raises TopologyError where it is not there."""
-    for line in text.splitlines():
-        name, _, rest = line.partition(":")
-        if name.strip() == interface:
-            fields = [int(value) for value in rest.split()]
-            return {"rx_bytes": fields[0], "rx_packets": fields[1], "tx_bytes": fields[8], "tx_packets": fields[9]}
-    raise TopologyError(f"there is no interface {interface!r}")
 
 
 def disable_checksum_offload(plan: Plan, pids: Mapping[str, int]) -> None:

@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 from topology.engine import removal
-from topology.engine.runtime import Progress, Runtime
+from topology.engine.runtime import NodeMaker, Progress
 from topology.errors import Problem
 from topology.inventory import NodeFacts
 from topology.plan import Plan, PlannedNode
 
 
-def runtime_for(plan: Plan) -> Runtime:
+def runtime_for(plan: Plan) -> NodeMaker:
     """The runtime that makes this plan's nodes. Raises TopologyError where one of them cannot be loaded."""
     kinds = {plan.runtime_of(node) for node in plan.nodes} or {plan.runtime}
     if len(kinds) == 1:
@@ -28,11 +27,11 @@ def runtime_for(plan: Plan) -> Runtime:
 
 
 class MixedRuntime:
-    """Delegates to the runtimes of the nodes."""
+    """Delegates to the runtimes of the nodes. (Removal asks each runtime itself: a plan may be lost.)"""
 
     name = "mixed"
 
-    def __init__(self, parts: dict[str, Runtime]) -> None:
+    def __init__(self, parts: dict[str, NodeMaker]) -> None:
         self._parts = parts
 
     def check(self, plan: Plan) -> list[Problem]:
@@ -54,16 +53,3 @@ class MixedRuntime:
         for part in made:
             facts |= part.result()
         return facts
-
-    def starts_programs(self) -> bool:
-        """True only where every part does: else somebody has to start those of the others."""
-        return all(runtime.starts_programs() for runtime in self._parts.values())
-
-    def remove(self, testbed: str, state: Path, progress: Progress) -> list[str]:
-        """All nodes of all parts."""
-        return [name for runtime in self._parts.values() for name in runtime.remove(testbed, state, progress)]
-
-    def remove_node(self, testbed: str, node: str) -> None:
-        """One node, whichever part it belongs to: the others have none of that name."""
-        for runtime in self._parts.values():
-            runtime.remove_node(testbed, node)

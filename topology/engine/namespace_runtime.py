@@ -1,7 +1,7 @@
 """Nodes as bare namespaces: no daemon and no image, a few milliseconds and about a megabyte a node.
 
 Owns the nodes' first processes and their groups. Takes planned nodes, gives back pids and cgroup folders. Programs are
-not started here (`starts_programs` is False), interfaces and addresses are the engine's.
+not started here (the command line does, through the spawner), interfaces and addresses are the engine's.
 """
 
 from __future__ import annotations
@@ -33,6 +33,16 @@ def _needed_below_tmp() -> list[str]:
     return sorted(folder for folder in folders if folder.startswith("/tmp/"))
 
 
+def check_limits(plan: Plan) -> list[Problem]:
+    """Limits below what a node needs to exist. Pure."""
+    return [
+        Problem(node.name, "too-small",
+                f"a `memory` of {node.memory_bytes} bytes does not hold even a node's first process",
+                "give it at least 16 MiB")
+        for node in plan.nodes if node.memory_bytes is not None and node.memory_bytes < _LEAST_MEMORY_BYTES
+    ]  # fmt: skip
+
+
 class NamespaceRuntime:
     """The runtime `namespace`."""
 
@@ -43,11 +53,7 @@ class NamespaceRuntime:
         problems = []
         if os.geteuid() != 0:
             problems.append(Problem("runtime", "no-root", "making namespaces needs root", "start it with `sudo`"))
-        for node in plan.nodes:
-            if node.memory_bytes is not None and node.memory_bytes < _LEAST_MEMORY_BYTES:
-                said = f"a `memory` of {node.memory_bytes} bytes does not hold even a node's first process"
-                problems.append(Problem(node.name, "too-small", said, "give it at least 16 MiB"))
-        return problems
+        return problems + check_limits(plan)
 
     def create(self, plan: Plan, nodes: Sequence[PlannedNode], progress: Progress) -> dict[str, NodeFacts]:
         """Make the nodes' groups and fork their first processes.
@@ -125,10 +131,6 @@ class NamespaceRuntime:
                 helper.stdin.close()
             helper.stdin = None  # `communicate` shall not touch it again
         return groups
-
-    def starts_programs(self) -> bool:
-        """The command line starts them, through the spawner."""
-        return False
 
     def remove(self, testbed: str, state: Path, progress: Progress) -> list[str]:
         """End all that runs in the testbed's nodes; their groups give them away, whatever became of the state file."""

@@ -105,7 +105,7 @@ def bridge_operations(plan: Plan, datapath: str) -> list[dict[str, Any]]:
 
 def port_operations(plan: Plan) -> list[dict[str, Any]]:
     """One transaction for all ports of all bridges, and for their controllers: a switch speaks to its controller when
-    it has its ports. Its last result is the number of the configuration. Pure.
+    it has its ports. Pure.
     """
     # Without it vswitchd deletes, at each of its starts, whatever queueing discipline it finds on a port.
     noop = {"op": "insert", "table": "QoS", "uuid-name": "noop", "row": {"type": "linux-noop"}}
@@ -127,8 +127,6 @@ def port_operations(plan: Plan) -> list[dict[str, Any]]:
             operations.append({"op": "insert", "table": "Controller", "uuid-name": f"c{number}", "row": row})
             changes.append(["controller", "insert", ["named-uuid", f"c{number}"]])
         operations.append(_change("Bridge", [["name", "==", switch.bridge]], changes))
-    operations.append(_change("Open_vSwitch", [], [["next_cfg", "+=", 1]]))
-    operations.append({"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["next_cfg"]})
     return operations
 
 
@@ -136,20 +134,13 @@ def _change(table: str, where: list[list[str]], mutations: list[list[Any]]) -> d
     return {"op": "mutate", "table": table, "where": where, "mutations": mutations}
 
 
-def add_ports(plan: Plan, *, timeout_s: float = 60.0) -> None:
+def add_ports(plan: Plan) -> None:
     """Give all bridges their ports, wait until vswitchd has taken them, and check each. Raises TopologyError naming the
     port.
     """
     expected = {port.interface: port.number for switch in plan.switches for port in switch.ports}
-    deadline = time.monotonic() + timeout_s
     with Database(folder(plan) / "db.sock") as connection:
-        wanted = connection.transact(port_operations(plan))[-1]["rows"][0]["next_cfg"]
-        columns = {"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["cur_cfg"]}
-        while connection.transact([columns])[0]["rows"][0]["cur_cfg"] < wanted:
-            if time.monotonic() > deadline:
-                raise TopologyError(f"Open vSwitch did not take up its configuration in {timeout_s:g} s; see "
-                                    f"{plan.logs}/ovs-vswitchd.log")  # fmt: skip
-            time.sleep(0.005)
+        connection.carry_out(port_operations(plan))
         rows = connection.transact(
             [{"op": "select", "table": "Interface", "where": [], "columns": ["name", "ofport", "error"]}]
         )
@@ -193,6 +184,7 @@ class Database:
         self._socket.settimeout(timeout_s)
         self._buffer = ""
         self._next = 0
+        self._path = path
         try:
             self._socket.connect(str(path))
         except OSError as error:
@@ -224,6 +216,18 @@ class Database:
         if answer.get("error") or failed:
             raise TopologyError(f"the Open vSwitch database refused: {answer.get('error') or failed[0]}")
         return results
+
+    def carry_out(self, operations: list[dict[str, Any]], *, timeout_s: float = 60.0) -> None:
+        """Carry the operations out as one, and wait until vswitchd has taken them up. Raises TopologyError."""
+        number = {"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["next_cfg", "cur_cfg"]}
+        changes = [*operations, _change("Open_vSwitch", [], [["next_cfg", "+=", 1]]), number]
+        wanted = self.transact(changes)[-1]["rows"][0]["next_cfg"]
+        deadline = time.monotonic() + timeout_s
+        while self.transact([number])[0]["rows"][0]["cur_cfg"] < wanted:
+            if time.monotonic() > deadline:
+                raise TopologyError(f"Open vSwitch ({self._path}) did not take up its configuration in {timeout_s:g} s;"
+                                    " `cohortnet logs ovs-vswitchd` says why")  # fmt: skip
+            time.sleep(0.005)
 
     def _receive(self) -> dict[str, Any]:
         decoder = json.JSONDecoder()

@@ -1,10 +1,9 @@
 """What a runtime is to the engine: the few things that differ between containers and namespaces.
 
-A runtime makes nodes without network (their own network namespace with only `lo`), with their limits applied, and
-gives back the pid of
-each node's first process and its cgroup folders. Links, addresses, switches and programs of nodes are the engine's
-business, the same
-for each runtime. Everything that a runtime makes carries the testbed's name, so that `remove` finds exactly that.
+A runtime makes nodes without network (their own network namespace with only `lo`), with their limits applied, and gives
+back the pid of each node's first process and its cgroup folders. Links, addresses, switches and programs of nodes are
+the engine's business, the same for each runtime. Everything that a runtime makes carries the testbed's name, so that
+`remove` finds exactly that.
 """
 
 from __future__ import annotations
@@ -21,8 +20,12 @@ Progress = Callable[[str, int, int], None]
 """Called as progress(step, done, total), from any thread."""
 
 
-class Runtime(Protocol):
-    """Implemented by `docker_runtime.DockerRuntime` and `namespace_runtime.NamespaceRuntime`."""
+def quiet(step: str, done: int, total: int) -> None:
+    """A progress that says nothing."""
+
+
+class NodeMaker(Protocol):
+    """What raising a plan needs: a runtime, or a `mixed_runtime.MixedRuntime` over several."""
 
     name: str
 
@@ -36,9 +39,9 @@ class Runtime(Protocol):
         failed."""
         ...
 
-    def starts_programs(self) -> bool:
-        """True where a node's program is its container's command, so that nobody else has to start it."""
-        ...
+
+class Runtime(NodeMaker, Protocol):
+    """Implemented by `docker_runtime.DockerRuntime` and `namespace_runtime.NamespaceRuntime`."""
 
     def remove(self, testbed: str, state: Path, progress: Progress) -> list[str]:
         """Remove all nodes of that testbed, also half-made ones, also twice; gives back the names of what was

@@ -27,14 +27,15 @@ def enlarge(inventory: Mapping[str, Any]) -> str | None:
     if inventory["core"]["datapath"] != "netdev":
         return None
     rundir = Path(inventory["core"]["ovs_rundir"])
+    problem: str | None = "it does not run"
     try:
-        pid = int((rundir / "ovs-vswitchd.pid").read_text(encoding="ascii"))
-        if _enlarge(pid):
-            return None
-        problem = _send_one_frame(inventory, rundir)
-        if problem is None and not _enlarge(pid):
-            problem = "it has no packet socket of its own for sending"
-    except (OSError, ValueError) as error:
+        if (pid := packet_sockets.vswitchd_pid(rundir)) is not None:
+            if _enlarge(pid):
+                return None
+            problem = _send_one_frame(inventory, rundir)
+            if problem is None and not _enlarge(pid):
+                problem = "it has no packet socket of its own for sending"
+    except OSError as error:
         problem = str(error)
     if problem is None:
         return None

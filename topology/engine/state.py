@@ -128,8 +128,8 @@ def _lock_path(testbed: str) -> Path:
 
 @contextlib.contextmanager
 def lock(testbed: str, *, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold the testbed's lock: only one process raises or removes it at a time. Freed by the kernel when its holder
-    dies.
+    """Hold the testbed's lock: only one process raises, changes or removes it at a time. Freed by the kernel when its
+    holder dies.
 
     Raises:
         TopologyError: where another process holds it for longer than `wait_s` seconds; names that process.
@@ -151,8 +151,8 @@ def lock(testbed: str, *, wait_s: float = 0.0) -> Iterator[None]:
             os.close(fd)
             if time.monotonic() >= deadline:
                 raise TopologyError(
-                    f"testbed {testbed!r} is being raised or removed by process {holder or '?'}; wait for it, "
-                    f"or end it (`kill {holder or 'PID'}`) and type `cohortnet down {testbed}`"
+                    f"testbed {testbed!r} is being raised, changed or removed by process {holder or '?'}; "
+                    "try again when it has ended"
                 ) from None
             time.sleep(0.05)
             continue

@@ -6,6 +6,8 @@ Pure. Mininet prints an error and goes on, or drops an argument without a word; 
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -37,6 +39,20 @@ class NotHonoured(TopologyError):
 def refuse(call: str, name: str, value: object, why: str) -> NotHonoured:
     """The error for one argument, to be raised."""
     return NotHonoured(f"{call}: {name}={value!r} is not honoured: {why}")
+
+
+def processor_share(call: str, name: str, share: Any) -> float:
+    """A share of all of this machine's cores as a number of cores; infinite for -1, which is Mininet's "no limit".
+
+    Raises NotHonoured for what is neither -1 nor above 0 and up to 1.
+    """
+    number = isinstance(share, (int, float)) and not isinstance(share, bool)
+    if number and share == -1:
+        return math.inf
+    if not number or not 0 < share <= 1:
+        raise refuse(call, name, share,
+                     "it is a share of all cores of this machine, above 0 and up to 1, or -1 for no limit")  # fmt: skip
+    return float(share) * (os.cpu_count() or 1)
 
 
 def leftover(call: str, params: Mapping[str, Any], known: str) -> None:

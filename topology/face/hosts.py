@@ -15,6 +15,7 @@ from typing import Any
 
 from topology.engine import launch, namespaces
 from topology.errors import TopologyError
+from topology.face import arguments
 from topology.face.arguments import NotHonoured
 from topology.face.interfaces import Intf
 from topology.face.nodes import Node
@@ -31,7 +32,7 @@ class Host(Node):
         """Its entry in the inventory. Raises NotHonoured while it does not run."""
         inventory = self.running(self.name).inventory
         assert inventory is not None
-        return launch.find_node(inventory, self.name)
+        return launch.running_node(inventory, self.name)
 
     @property
     def pid(self) -> int | None:
@@ -58,7 +59,9 @@ class Host(Node):
         env: Mapping[str, str] | None = None, cwd: str | None = None, options: Mapping[str, Any] | None = None,
         terminal: bool = False,
     ) -> subprocess.Popen[Any]:  # fmt: skip
-        entry = self.entry()
+        inventory = self.running(self.name).inventory
+        assert inventory is not None
+        entry = launch.find_node(inventory, self.name)
         return namespaces.start_in_node(
             entry["pid"], entry["cgroups"], argv, env=self.environment() if env is None else env, stdin=stdin,
             stdout=stdout, stderr=stderr, cwd=cwd or self.folder(), new_session=True, terminal=terminal,
@@ -115,10 +118,11 @@ class CPULimitedHost(Host):
     """A host with `cpu` (a share of all of this machine's cores, 0 to 1) and `cores`."""
 
     def setCPUFrac(self, f: float, sched: str | None = None) -> None:
-        """Change the share of all cores, also while it runs."""
+        """Change the share of all cores, above 0 and up to 1, also while it runs; -1 takes the limit away."""
         if sched not in (None, "cfs"):
             raise NotHonoured(f"{self.name}.setCPUFrac(): sched={sched!r} is not honoured: only 'cfs' is")
-        self.net_of(self.name).limit(self, cpu=f * (os.cpu_count() or 1))
+        cpu = arguments.processor_share(f"{self.name}.setCPUFrac()", "f", f)
+        self.net_of(self.name).limit(self, cpu=cpu)
 
     def setCPUs(self, cores: Any, mems: int = 0) -> None:
         """Change the cores that it may use."""

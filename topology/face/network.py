@@ -19,7 +19,7 @@ from mininet.cli import CLI
 from mininet.log import error, info
 
 from topology.capabilities import capabilities
-from topology.engine import change_links, change_nodes, change_shapes, engine, launch
+from topology.engine import change_links, change_nodes, change_shapes, engine, interrupts, launch
 from topology.errors import Problem, TestbedProblems, TopologyError
 from topology.face import arguments, measure, planned
 from topology.face.arguments import NotHonoured, refuse
@@ -115,7 +115,7 @@ class Mininet(Declaration):
         for node in self.values():
             node.terminate() if isinstance(node, Host) else Node.terminate(node)
         self.inventory = None
-        with engine.uninterrupted():
+        with interrupts.uninterrupted():
             result = engine.remove_testbed(self.testbed)
         if result.left:
             said = f"could not be removed: {'; '.join(result.left)}; `cohortnet down {self.testbed}` tries again"

@@ -8,7 +8,7 @@ called `h1-eth0`, ports by number, addresses from `ipBase`, and hosts on the mac
 from __future__ import annotations
 
 import hashlib
-import os
+import math
 import re
 import zlib
 from collections import Counter
@@ -177,11 +177,8 @@ def _limits(call: str, host: Host, params: dict[str, Any]) -> tuple[float | None
     if params.pop("period_us", 100_000) != 100_000:
         raise arguments.refuse(call, "period_us", host.params["period_us"], "the period is 100000 microseconds")
     text = ",".join(str(core) for core in cores) if isinstance(cores, (list, tuple)) else cores
-    if cpu in (None, -1):
-        return None, None if text is None else str(text)
-    if isinstance(cpu, bool) or not isinstance(cpu, (int, float)) or not 0 < cpu <= 1:
-        raise arguments.refuse(call, "cpu", cpu, "it is a share of all cores of this machine, above 0 and up to 1")
-    return cpu * (os.cpu_count() or 1), None if text is None else str(text)
+    limit = math.inf if cpu is None else arguments.processor_share(call, "cpu", cpu)
+    return None if limit == math.inf else limit, None if text is None else str(text)
 
 
 def primary(host: Host) -> Intf | None:

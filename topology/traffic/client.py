@@ -105,15 +105,8 @@ def _start(inventory: Mapping[str, Any]) -> socket.socket:
             return connection
         if process.poll() not in (None, 0) or time.monotonic() > deadline:
             raise TopologyError(f"the traffic daemon did not start; the end of {log_path(inventory)}:\n"
-                                f"{_tail(log_path(inventory))}")  # fmt: skip
+                                f"{launch.tail(log_path(inventory))}")  # fmt: skip
         time.sleep(0.05)
-
-
-def _tail(path: Path, lines: int = 8) -> str:
-    try:
-        return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-    except OSError:
-        return ""
 
 
 def begin(inventory: Mapping[str, Any]) -> list[str]:

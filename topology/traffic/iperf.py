@@ -65,10 +65,3 @@ def read_line(line: str) -> Said:
         return Said(sent_bps=float(interval.group(1)) * 1000)
     error = _ERROR.match(line)
     return Said(error=error.group(1)) if error else Said()
-
-
-def listens(table: str, port: int) -> bool:
-    """Whether `/proc/<pid>/net/tcp` of a node, as text, has a listener at that port (on any address)."""
-    wanted = f":{port:04X}"
-    rows = (line.split() for line in table.splitlines()[1:])
-    return any(len(row) > 3 and row[1].endswith(wanted) and row[3] == "0A" for row in rows)

@@ -10,9 +10,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
+from topology.engine import listeners
 from topology.traffic import iperf
 from topology.traffic.program import Program, Trouble
 
@@ -87,11 +87,7 @@ class Lane:
             await asyncio.sleep(0.02)
 
     def _listens(self, pid: int) -> bool:
-        tables = []
-        for family in ("tcp", "tcp6"):  # whoever listens on all addresses may stand in the second one only
-            with suppress(OSError):  # the process has just ended
-                tables.append(Path(f"/proc/{pid}/net/{family}").read_text(encoding="ascii"))
-        return any(iperf.listens(table, self._port) for table in tables)
+        return self._port in listeners.ports(pid)
 
     def _hear(self, line: str) -> None:
         said = iperf.read_line(line)

@@ -28,7 +28,6 @@ MOST_ARRIVALS_PER_S = 1000.0
 SILENT_BPS = 1000
 """A step below this (the foot of a sine that reaches zero) sends nothing."""
 
-PATTERNS = ("constant", "poisson", "on-off", "sine")
 USES = {"constant": (), "poisson": ("size", "seed"), "on-off": ("period", "on"), "sine": ("period", "low")}
 """Which keys a pattern has beside the rate."""
 

@@ -1,5 +1,5 @@
-"""Measures loads: TCP flows (cubic) between nodes, started in their network namespaces, outside of their limits of
-processor time, since it is the network that is measured.
+"""Measures loads: TCP flows (cubic) between nodes, started in their network namespaces and in the core's cgroups,
+outside of the nodes' limits of processor time, since it is the network that is measured.
 
 What arrives is counted by the receivers and expressed as the rate of whole Ethernet frames, as links declare it.
 """
@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
+from topology.engine import launch, listeners
 from topology.errors import TopologyError
 from topology.verify.loads import Load
 
@@ -37,7 +38,7 @@ def measure(
     the group run at the same time.
 
     Raises:
-        TopologyError: where iperf3 is missing or does not listen.
+        TopologyError: where iperf3 is missing or does not listen, or the testbed is going.
     """
     pids = {node["name"]: node["pid"] for node in inventory["nodes"]}
     addresses = {node["name"]: node["address"] for node in inventory["nodes"]}
@@ -45,6 +46,12 @@ def measure(
     settle = LIMITED_SETTLE_S if any(load.limits for load in group) else SETTLE_S
     slow = min((load.expected_bps / max(1, len(load.flows)) for load in group), default=0.0) < SLOW_BPS
     window = seconds * (SLOW_FACTOR if slow else 1.0)
+
+    def within(node: str, argv: Sequence[str]) -> list[str]:
+        # In the core's groups: no node's limit holds, and whatever becomes of this process, a removal finds it.
+        inside = ["nsenter", f"--net=/proc/{pids[node]}/ns/net", "--", *argv]
+        return launch.in_core(inventory["testbed"], inside)
+
     totals, failures = [0.0] * len(group), [""] * len(group)
     with ExitStack() as stack:
         ports: dict[str, list[int]] = {}
@@ -52,7 +59,7 @@ def measure(
         for number, source, target in jobs:
             port = FIRST_PORT + len(ports.setdefault(target, []))
             ports[target].append(port)
-            command = ["nsenter", f"--net=/proc/{pids[target]}/ns/net", "--", "iperf3", "-s", "-1", "-p", str(port)]
+            command = within(target, ["iperf3", "-s", "-1", "-p", str(port)])
             try:
                 server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             except OSError as error:
@@ -64,8 +71,8 @@ def measure(
 
         def send(job: tuple[int, str, str, int]) -> tuple[int, float, str]:
             number, source, target, port = job
-            command = ["nsenter", f"--net=/proc/{pids[source]}/ns/net", "--", "iperf3", "-c", addresses[target], "-p",
-                       str(port), "-t", f"{window:g}", "-O", f"{settle:g}", "-C", "cubic", "-J"]  # fmt: skip
+            command = within(source, ["iperf3", "-c", addresses[target], "-p", str(port), "-t", f"{window:g}", "-O",
+                                      f"{settle:g}", "-C", "cubic", "-J"])  # fmt: skip
             try:
                 limit = settle + window + 30
                 done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
@@ -91,18 +98,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _wait_listening(pid: int, node: str, ports: Sequence[int]) -> None:
     deadline = time.monotonic() + _START_S
-    wanted = {f"{port:04X}" for port in ports}
-    while True:
-        listening = set()
-        for family in ("tcp", "tcp6"):
-            try:
-                with open(f"/proc/{pid}/net/{family}", encoding="ascii") as file:
-                    lines = [line.split() for line in file][1:]
-            except OSError:
-                continue
-            listening |= {line[1].rpartition(":")[2] for line in lines if line[3] == "0A"}
-        if wanted <= listening:
-            return
+    while not set(ports) <= listeners.ports(pid):
         if time.monotonic() > deadline:
             raise TopologyError(f"iperf3 does not listen in {node!r} after {_START_S:g} s; is it installed?")
         time.sleep(0.02)

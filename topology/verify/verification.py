@@ -101,6 +101,26 @@ def pair_classes(routes: Routes) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
+def expectation_classes(
+    kinds: Mapping[str, Sequence[tuple[str, str]]], expected: Mapping[tuple[str, str], tuple[float, float, float]]
+) -> dict[tuple[str, str], str]:
+    """The class that each expected pair is counted to: its kind and place (`pair_classes`), and what is expected of it
+    (round trip and jitter in seconds, loss as a fraction, each to the millionth). Pure.
+
+    Where links differ within one kind and place, each class of these is called by its first pair as well.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for kind, members in kinds.items():
+        alike: dict[tuple[float, ...], list[tuple[str, str]]] = defaultdict(list)
+        for pair in members:
+            if pair in expected:
+                alike[tuple(round(value, 6) for value in expected[pair])].append(pair)
+        for pairs in alike.values():
+            name = kind if len(alike) == 1 else f"{kind} (as {' - '.join(pairs[0])})"
+            found |= dict.fromkeys(pairs, name)
+    return found
+
+
 def verify(
     inventory: Mapping[str, Any],
     *,
@@ -147,8 +167,8 @@ def _reach(
         return sum(hop.delay_s for hop in way), math.sqrt(sum(hop.jitter_s**2 for hop in way)), 1.0 - survival
 
     expected = {pair: there_and_back(*pair) for pair in pairs}
+    classes = expectation_classes(pair_classes(routes), expected)
     # One pair of each class stands for its class where loss is declared: hundreds of echoes on each would take minutes.
-    classes = {pair: name for name, members in pair_classes(routes).items() for pair in members}
     chosen: dict[str, tuple[str, str]] = {}
     for pair in pairs:
         if expected[pair][2] > 0:
@@ -162,7 +182,7 @@ def _reach(
         by_class[classes[entry.source, entry.target]].append(entry)
     rows = []
     for name, members in by_class.items():
-        rtt, jitter, loss = (max(expected[m.source, m.target][i] for m in members) for i in range(3))
+        rtt, jitter, loss = expected[members[0].source, members[0].target]
         times = sorted(time_s for member in members for time_s in member.times_s)
         measured = times[len(times) // 2] if times else None
         tolerance = RTT_FLOOR_S + RTT_SHARE * rtt + JITTER_DEVIATIONS * jitter / math.sqrt(max(1, len(times)))

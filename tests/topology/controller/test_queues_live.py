@@ -20,7 +20,7 @@ import pytest
 from tests.topology.controller import tcp_flows
 from tests.topology.engine import lab
 from topology.controller.queues import QueueEnforcer, QueueLimit, QueueMember
-from topology.engine import links, namespaces
+from topology.engine import namespaces
 
 pytestmark = pytest.mark.live
 CLIENTS = [f"c{number}" for number in range(10)]
@@ -56,7 +56,7 @@ class Bed:
 
     def received(self, nodes: Sequence[str]) -> int:
         """Bytes of whole frames that the nodes' interfaces have received."""
-        return sum(links.interface_counters(self.inventory, node)["rx_bytes"] for node in nodes)
+        return sum(lab.received(self.inventory, node).bytes for node in nodes)
 
     def show(self, node: str | None, interface: str) -> str:
         """Everything that tc says of an interface, without counters."""

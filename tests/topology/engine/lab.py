@@ -7,12 +7,12 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from topology.engine import cgroups, engine, execution
+from topology.engine import cgroups, engine, execution, launch, namespaces
 from topology.model import parse_testbed
 from topology.plan import Plan, Shape
 from topology.planning import make_plan
@@ -95,6 +95,28 @@ def run(inventory: dict[str, Any], node: str, *argv: str, timeout_s: float = 60)
     done = execution.execute(inventory, node, argv, timeout_s=timeout_s)
     assert done.returncode == 0, f"{node}: {argv}: {done.stdout}{done.stderr}"
     return done.stdout
+
+
+def leave_running(inventory: dict[str, Any], node: str, argv: Sequence[str]) -> None:
+    """Start a program in a node, in its groups and a session of its own, and leave it; its output goes nowhere."""
+    entry = launch.find_node(inventory, node)
+    nowhere = subprocess.DEVNULL
+    namespaces.start_in_node(entry["pid"], entry["cgroups"], argv, env=launch.node_environment(entry), new_session=True,
+                             stdin=nowhere, stdout=nowhere, stderr=nowhere)  # fmt: skip
+
+
+class Received(NamedTuple):
+    """What a node's interface in the emulated network has received."""
+
+    bytes: int
+    packets: int
+
+
+def received(inventory: dict[str, Any], node: str) -> Received:
+    entry = next(entry for entry in inventory["nodes"] if entry["name"] == node)
+    lines = Path(f"/proc/{entry['pid']}/net/dev").read_text().splitlines()
+    fields = next(line.partition(":")[2].split() for line in lines if line.strip().startswith(f"{entry['interface']}:"))
+    return Received(int(fields[0]), int(fields[1]))
 
 
 def goodput_bps(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.topology.engine import lab
-from topology.engine import freezer
+from topology.engine import cgroups, freezer
 from topology.engine.cgroups import parse_hierarchies
 from topology.engine.growth import node_like
 from topology.errors import TestbedProblems
@@ -74,8 +74,8 @@ def test_the_freezer_of_both_versions() -> None:
     found = freezer.freezer_of(second)
     assert found is not None and found.version == 2
     assert freezer.freezer_of(parse_hierarchies("3 2 0:8 / /c rw - cgroup cgroup rw,cpu\n", [])) is None
-    assert freezer.freezing(2) == ("cgroup.freeze", "1", "0")
-    assert freezer.freezing(1) == ("freezer.state", "FROZEN", "THAWED")
+    assert cgroups.freezing(2) == ("cgroup.freeze", "1", "0")
+    assert cgroups.freezing(1) == ("freezer.state", "FROZEN", "THAWED")
     for text, stopped in (("FROZEN\n", True), ("FREEZING\n", False), ("THAWED\n", False),
                           ("populated 1\nfrozen 1\n", True), ("populated 1\nfrozen 0\n", False)):  # fmt: skip
         assert freezer.parse_frozen(text) is stopped

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import docker
 import pytest
 
 from tests.topology.engine import lab
-from topology.engine import cgroups, change_life, change_links, change_nodes, engine, launch
+from topology.engine import cgroups, change_life, change_links, change_nodes, engine, execution, launch
 from topology.engine.growth import node_like
 from topology.engine.state import load
 from topology.errors import TestbedProblems, TopologyError
@@ -72,6 +74,21 @@ def join(name: str, node: str) -> dict[str, Any]:
     return change_links.add_link(name, growth.link, {node: growth.end})
 
 
+def refuse_programs(inventory: dict[str, Any], node: str) -> None:
+    """A program in a paused node would stop before its first instruction, and whoever starts it would wait for it."""
+    with pytest.raises(TopologyError, match=f"node '{node}' is paused; `cohortnet node resume {node}` first"):
+        execution.execute(inventory, node, ["true"], timeout_s=5)
+    assert launch.running_node(inventory, node)["pid"], "which can be looked at"
+
+
+def refuse_too_little_memory(name: str, node: str, size: int, least: str) -> None:
+    """What `up` and `node add` refuse, `node limit` refuses too."""
+    command = [sys.executable, "-m", "cohortnet", "node", "limit", node, "--testbed", name, "--memory", f"{size} B"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and str(size) in done.stderr and least in done.stderr, done.stderr
+    assert entry(now(name), node)["memory_bytes"] != size
+
+
 def test_bare_nodes() -> None:
     name = "t-eng-change-bare"
     made = plan(name, "namespace")
@@ -86,13 +103,14 @@ def test_bare_nodes() -> None:
         assert pinned(inventory, "c") == "1"
 
         folder = Path(entry(inventory, "a")["state"])
-        launch.launch_in_node(inventory, "a", [*COUNT, str(folder)], None, folder / "log")
+        lab.leave_running(inventory, "a", [*COUNT, str(folder)])
         time.sleep(0.3)
         assert counts(folder)
         assert entry(change_life.pause(name, "a"), "a")["paused"] is True
         assert not counts(folder)
         assert "1 received" in lab.run(inventory, "b", "ping", "-c", "1", "-W", "2", entry(inventory, "a")["address"])
         change_life.pause(name, "a")  # again changes nothing
+        refuse_programs(inventory, "a")
         assert entry(change_life.resume(name, "a"), "a")["paused"] is False
         assert counts(folder)
 
@@ -108,6 +126,7 @@ def test_bare_nodes() -> None:
         with pytest.raises(TestbedProblems) as refused:
             change_nodes.set_limits(name, "c", cpu=4096, cpuset="4095", memory_bytes=2**60)
         assert {p.code for p in refused.value.problems} == {"too-many-cores", "no-such-core", "too-much-memory"}
+        refuse_too_little_memory(name, "c", 2**20, "16 MiB")
 
         grown = join(name, "d")
         assert entry(grown, "d")["speed"] == speeds["a"] and pinned(grown, "d") == pinned(grown, "a")
@@ -117,7 +136,7 @@ def test_bare_nodes() -> None:
         with pytest.raises(TopologyError, match="no node 'b'"):
             change_life.pause(name, "b")
         # Removed while something in it is paused: `up` looks that nothing is left.
-        launch.launch_in_node(grown, "d", ["sleep", "600"], None, folder / "log")
+        lab.leave_running(grown, "d", ["sleep", "600"])
         change_life.pause(name, "d")
 
 
@@ -132,6 +151,8 @@ def test_containers() -> None:
                 assert (host["CpusetCpus"], host["CpuQuota"]) == wanted
             change_life.pause(name, "a")
             assert client.containers.get("eng-change.a").status == "paused"
+            refuse_programs(inventory, "a")
+            refuse_too_little_memory(name, "b", 5 * 2**20, "6 MiB")
             change_life.resume(name, "a")
             assert client.containers.get("eng-change.a").status == "running"
 

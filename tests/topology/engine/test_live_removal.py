@@ -190,7 +190,7 @@ def test_programs_that_hide_are_found() -> None:
     )
     inventory = engine.raise_testbed(plan)
     try:
-        launch.launch_in_node(inventory, "a", ["python", "-c", stubborn], None, plan.logs / "a.log")
+        lab.leave_running(inventory, "a", [sys.executable, "-c", stubborn])
         launch.start_daemon(plan.testbed, [sys.executable, "-c", stubborn], plan.logs / "b.log").wait(timeout=20)
     finally:
         result = engine.remove_testbed(plan.testbed)

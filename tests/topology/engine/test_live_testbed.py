@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ import pytest
 
 from tests.links import set_link
 from tests.topology.engine import lab
-from topology.engine import execution, launch, links, namespaces, openvswitch
+from topology.engine import execution, namespaces, openvswitch
 from topology.errors import TopologyError
 
 pytestmark = pytest.mark.live
@@ -97,12 +99,37 @@ def test_a_node_is_a_machine_of_its_own(testbed: dict[str, Any]) -> None:
     assert "Z" not in lab.run(testbed, "fc.10", "ps", "-eo", "stat=")
 
 
+@contextlib.contextmanager
+def at_standard_input(fd: int) -> Iterator[None]:
+    before = os.dup(0)
+    os.dup2(fd, 0)
+    try:
+        yield
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+
+
 def test_execute_gives_status_output_and_errors(testbed: dict[str, Any]) -> None:
     done = execution.execute(testbed, "fc.10", ["sh", "-c", "cat; echo no >&2; exit 3"], input="yes", timeout_s=10)
     assert (done.returncode, done.stdout, done.stderr) == (3, "yes", "no\n")
     with pytest.raises(subprocess.TimeoutExpired):
         execution.execute(testbed, "fc.10", ["sh", "-c", "sleep 30; true"], timeout_s=0.3)
     assert "sleep" not in lab.run(testbed, "fc.10", "ps", "-eo", "comm=")
+    # As `cohortnet exec` does, where no terminal is its input.
+    with pytest.raises(subprocess.TimeoutExpired), open(os.devnull) as nothing, at_standard_input(nothing.fileno()):
+        execution.execute(testbed, "fc.10", ["sh", "-c", "sleep 30; true"], tty=True, timeout_s=0.3)
+    assert "sleep" not in lab.run(testbed, "fc.10", "ps", "-eo", "comm=")
+    command = [sys.executable, "-m", "cohortnet", "exec", "--testbed", testbed["testbed"], "fc.10", "sh", "-c",
+               "sleep 30; true"]  # fmt: skip
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as ended:
+        deadline = time.monotonic() + 15
+        while "sleep" not in lab.run(testbed, "fc.10", "ps", "-eo", "comm="):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        ended.terminate()
+        assert ended.wait(timeout=15) != 0
+    assert "sleep" not in lab.run(testbed, "fc.10", "ps", "-eo", "comm="), "nothing outlives its `cohortnet exec`"
     with pytest.raises(TopologyError, match="`no-such-program` cannot be started"):
         execution.execute(testbed, "fc.10", ["no-such-program"])
     with pytest.raises(TopologyError, match="has no node 'nobody'"):
@@ -118,7 +145,7 @@ def test_management_reaches_the_host_and_nothing_else(testbed: dict[str, Any]) -
     switch = Path("/proc/sys/net/ipv4/ip_forward")
     before = switch.read_text()
     own = Path(f"/proc/sys/net/ipv4/conf/{testbed['network']['host_interface']}/forwarding")
-    counters = links.interface_counters(testbed, "fed.1")
+    received = lab.received(testbed, "fed.1").packets
     try:
         switch.write_text("1")  # sets every interface's own switch too
         own.write_text("1")  # the worst host that there can be
@@ -139,7 +166,7 @@ def test_management_reaches_the_host_and_nothing_else(testbed: dict[str, Any]) -
     finally:
         switch.write_text(before)
         own.write_text("0")
-    assert links.interface_counters(testbed, "fed.1")["rx_packets"] - counters["rx_packets"] < 20
+    assert lab.received(testbed, "fed.1").packets - received < 20
 
 
 def test_without_its_uplink_a_server_is_reached_by_no_path(testbed: dict[str, Any]) -> None:
@@ -155,14 +182,6 @@ def test_without_its_uplink_a_server_is_reached_by_no_path(testbed: dict[str, An
     deadline = time.monotonic() + 10
     while execution.execute(testbed, "fc.10", ping, timeout_s=20).returncode != 0:
         assert time.monotonic() < deadline, "the path did not come back in 10 s"
-
-
-def test_counters_count(testbed: dict[str, Any]) -> None:
-    before = links.interface_counters(testbed, "fc.11")
-    lab.run(testbed, "fc.11", "ping", "-c", "5", "-i", "0.05", "-s", "1000", "10.0.0.101")
-    after = links.interface_counters(testbed, "fc.11")
-    assert 5 <= after["tx_packets"] - before["tx_packets"] <= 12
-    assert 5 * 1042 <= after["rx_bytes"] - before["rx_bytes"] <= 5 * 1042 + 1000
 
 
 SERVER = """
@@ -190,7 +209,7 @@ def send_all(client: socket.socket, data: bytes) -> None:
 
 
 def test_published_port_streams_and_half_closes(testbed: dict[str, Any]) -> None:
-    launch.launch_in_node(testbed, "mo.1", ["python", "-c", SERVER], None, Path(testbed["paths"]["logs"], "server.log"))
+    lab.leave_running(testbed, "mo.1", [sys.executable, "-c", SERVER])
     deadline = time.monotonic() + 10
     while ":8000 " not in lab.run(testbed, "mo.1", "ss", "-Hltn"):
         assert time.monotonic() < deadline

@@ -10,7 +10,7 @@ import pytest
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from tests.topology.engine import lab
-from topology.engine import cgroups, daemons, engine, links, management, openvswitch
+from topology.engine import cgroups, daemons, hosts, links, management, openvswitch
 from topology.errors import TopologyError
 from topology.inventory import CoreFacts, as_text, build_inventory
 from topology.plain import plain
@@ -115,13 +115,6 @@ def test_routes_into_the_management_network_are_found() -> None:
     assert management.overlapping_routes(routes, "10.9.0.0/20", "cnm-own") == []
 
 
-def test_counters_of_an_interface() -> None:
-    text = "Inter-|\n face |\n  eth0: 10 1 0 0 0 0 0 0 20 2 0 0 0 0 0 0\n"
-    assert links.parse_counters(text, "eth0") == {"rx_bytes": 10, "rx_packets": 1, "tx_bytes": 20, "tx_packets": 2}
-    with pytest.raises(TopologyError, match="no interface 'eth1'"):
-        links.parse_counters(text, "eth1")
-
-
 def test_a_link_that_is_not_there_names_those_that_are() -> None:
     inventory = {"links": [{"name": "n1--s1", "a": "n1", "b": "s1"}, {"name": "n2--s1", "a": "n2", "b": "s1"}]}
     assert links.find_link(inventory, "s1", "n2")["name"] == "n2--s1"
@@ -154,7 +147,7 @@ def test_switches_that_the_controller_has_not_finished() -> None:
 
 def test_hosts_file_names_all_nodes() -> None:
     plan = lab.star("t-engine-pure", {"a": None, "b": None})
-    assert f"{plan.node('b').address} b\n" in engine.hosts_file(plan)
+    assert f"{plan.node('b').address} b\n" in hosts.text(plan)
 
 
 def test_plain_data_is_what_json_makes_of_the_dataclass() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import docker
 import pytest
 
+from tests.topology.engine import lab
 from tests.topology.engine.lab import traces
 from topology.capabilities import capabilities
 from topology.containernet import CPULimitedHost, Mininet, Node, OVSBridge, TCLink
@@ -212,6 +213,7 @@ def test_a_router_a_lonely_host_a_shell_and_every_change_of_a_network_that_runs(
         assert lines == ["one", "two"]
         # Addresses.
         h1.setIP("192.168.1.7/24")
+        assert "192.168.1.7 h1\n" in h2.cmd("cat /etc/hosts").replace("\r", "")
         h1.setMAC("00:00:00:00:00:99")
         h1.setDefaultRoute("via 192.168.1.1")
         assert (h1.intf().updateIP(), h1.intf().updateMAC()) == ("192.168.1.7", "00:00:00:00:00:99")
@@ -236,7 +238,16 @@ def test_a_router_a_lonely_host_a_shell_and_every_change_of_a_network_that_runs(
         net.addLink(h3, s1, cls=TCLink, bw=5, params1={"ip": "192.168.1.33/24"})
         assert net.ping([h3, r0]) == 0
         assert isinstance(h3, CPULimitedHost)
+        # It comes with its first link's address, in the hosts file of all.
+        assert "192.168.1.33 h3\n" in h2.cmd("cat /etc/hosts").replace("\r", "")
+        unlimited = "-1" if lab.version() == 1 else "max"
         h3.setCPUFrac(0.1)
+        assert lab.group_value(net.inventory or {}, "h3", "cpu.cfs_quota_us", "cpu.max").split()[0] != unlimited
+        for share in (0, 1.5, -0.5):
+            with pytest.raises(NotHonoured, match=f"f={share} is not honoured.*above 0 and up to 1"):
+                h3.setCPUFrac(share)
+        h3.setCPUFrac(-1)
+        assert lab.group_value(net.inventory or {}, "h3", "cpu.cfs_quota_us", "cpu.max").split()[0] == unlimited
         with pytest.raises(NotHonoured, match="addSwitch"):
             net.addSwitch("s9")
         with pytest.raises(NotHonoured, match="bw=3"):

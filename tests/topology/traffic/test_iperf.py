@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from topology.engine import listeners
 from topology.traffic import iperf
 
 LINES = {
@@ -46,4 +47,4 @@ def test_a_listener_is_found_in_the_kernel_s_table() -> None:
    0: 0200000A:1451 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1
    1: 0200000A:1452 0201000A:BD22 01 00000000:00000000 00:00000000 00000000     0        0 2
 """
-    assert iperf.listens(table, 5201) and not iperf.listens(table, 5202) and not iperf.listens("", 5201)
+    assert listeners.parse(table) == {5201} and listeners.parse("") == set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from topology.inventory import CoreFacts, build_inventory
@@ -84,6 +84,7 @@ def test_what_the_kernel_may_leave_out_is_not_expected() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 200), min_size=2, max_size=8))
+@example([68, 91, 183, 188, 14])
 def test_loads_of_one_batch_leave_room_for_one_another(rates: list[int]) -> None:
     routes = Routes(star({f"n{i}": {"rate": f"{rate} Mbit/s"} for i, rate in enumerate(rates)}))
     todo = loads(routes)
@@ -95,9 +96,14 @@ def test_loads_of_one_batch_leave_room_for_one_another(rates: list[int]) -> None
         if len(group) == 1:
             continue
         for hop, declared in routes.declared.items():
-            each = [(load, load.expected_bps / len(load.flows)) for load in group if load.direction != hop]
-            taken = sum(bps for load, bps in each for flow in load.flows if hop in routes.path(*flow))
-            back = sum(bps * ACKNOWLEDGEMENTS for load, bps in each for a, b in load.flows if hop in routes.path(b, a))
+            assert declared.rate_bps is not None
+            taken = back = 0.0
+            for load in group:
+                if load.direction != hop:
+                    each = load.expected_bps / len(load.flows)
+                    # Flows of one load are not equal: where a link is one's bottleneck, it takes no more than that.
+                    taken += min(each * sum(hop in routes.path(a, b) for a, b in load.flows), declared.rate_bps)
+                    back += each * ACKNOWLEDGEMENTS * sum(hop in routes.path(b, a) for a, b in load.flows)
             if hop in tested:
                 assert taken == 0, "nobody else sends where a rate is measured"
-            assert declared.rate_bps is not None and taken + back <= max(SHARE, 1.0) * declared.rate_bps * 1.0001
+            assert taken + back <= max(SHARE, 1.0) * declared.rate_bps * 1.0001

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,3 +80,28 @@ def test_senseless_options_are_refused(words: list[str]) -> None:
     done = subprocess.run([sys.executable, "-m", "cohortnet", "verify", *words], capture_output=True, text=True,
                           timeout=60, check=False)  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr and words[1] in done.stderr
+
+
+def test_what_a_killed_verify_leaves_goes_with_the_testbed() -> None:
+    plan = lab.star("t-verify-killed", {"a": "10 Mbit/s", "b": "10 Mbit/s"})
+    with lab.up(plan) as inventory:
+        command = [sys.executable, "-m", "cohortnet", "verify", "--testbed", plan.testbed, "--duration", "60 s"]
+        namespaces_of_nodes = {os.stat(f"/proc/{node['pid']}/ns/net").st_ino for node in inventory["nodes"]}
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as verifying:
+            deadline = time.monotonic() + 30
+            while len(iperfs(namespaces_of_nodes)) < 2:
+                assert time.monotonic() < deadline and verifying.poll() is None
+                time.sleep(0.05)
+            verifying.kill()
+        assert iperfs(namespaces_of_nodes), "killed, it ends nothing itself"
+    assert iperfs(namespaces_of_nodes) == []
+
+
+def iperfs(spaces: set[int]) -> list[str]:
+    """Processes of iperf3 in these network namespaces, in whatever cgroup they are."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "comm").read_text() == "iperf3\n" and os.stat(process / "ns/net").st_ino in spaces:
+                found.append(process.name)
+    return found
