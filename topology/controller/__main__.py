@@ -78,7 +78,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def listen(address: tuple[str, int]) -> socket.socket:
-    """A listening socket; switches may connect from now on and wait in the kernel's queue. Raises OSError."""
+    """A listening socket. Raises OSError."""
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -107,13 +107,11 @@ def run(
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    # Heavy imports stand here, after the switches can already connect to the listening socket.
     from topology.controller.auth import token_for
     from topology.controller.watch import load_graph
 
     token = token_for(rest[0], token_file, os.environ)
     graph = load_graph(inventory, wait_s=INVENTORY_WAIT_S)
-    sock = listen(openflow)
     from topology.controller import app
     from topology.controller.connection import Listener
     from topology.controller.fleet import Fleet
@@ -131,7 +129,8 @@ def run(
     starter = threading.Thread(target=app.start, args=(fleet,), name="os-ken", daemon=True)
     starter.start()
     starter.join()
-    listener = Listener(sock)
+    # Last: a switch that connects and hears nothing for a second gives up, and comes again a second later.
+    listener = Listener(listen(openflow))
     listener.start()
     LOG.info(
         "testbed %s: %d switches, %d nodes; OpenFlow on %s:%d",

@@ -15,11 +15,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from topology.engine import launch, namespaces
+from topology.engine import launch, listeners, namespaces, openvswitch
 from topology.engine.runtime import Progress
 from topology.errors import TopologyError
+from topology.finding import some
 from topology.plan import Plan
 
+PORT = 6653
 _REST = ("127.0.0.1", 8080)
 _CALL_TIMEOUT_S = 5.0
 
@@ -58,6 +60,15 @@ def get_in_core(plan: Plan, path: str) -> Any:
     return json.loads(body)
 
 
+def _listens(plan: Plan) -> bool:
+    """Whether somebody takes switches' connections in the core namespace."""
+
+    def look() -> bool:
+        return PORT in listeners.parse(Path("/proc/thread-self/net/tcp").read_text(encoding="ascii"))
+
+    return namespaces.inside(namespaces.named(plan.core_namespace), look)
+
+
 def unready_switches(plan: Plan, topology: Any) -> list[str]:
     """Switches of the plan that the controller's answer does not call connected with all flows. Pure. Raises ValueError
     on other data.
@@ -72,34 +83,37 @@ def unready_switches(plan: Plan, topology: Any) -> list[str]:
 def wait_for_controller(
     plan: Plan, process: subprocess.Popen[bytes], progress: Progress, *, timeout_s: float = 60.0
 ) -> None:
-    """Wait until every switch is connected and has its flows.
+    """Wait until the controller takes connections, let the switches connect, and wait until each has its flows.
 
     Raises:
         TopologyError: where the controller ends, or is not done in time; with its last output or the switches that are
         missing.
     """
     deadline = time.monotonic() + timeout_s
+    while not _listens(plan):
+        _check(plan, process, deadline, "it does not listen for switches")
+        time.sleep(0.01)
+    openvswitch.connect(plan)
     total = len(plan.switches)
-    last = "it does not answer"
     while True:
-        if process.poll() is not None:
-            raise TopologyError(
-                f"the controller ended with status {process.returncode}; the end of {controller_log(plan)}:\n"
-                f"{launch.tail(controller_log(plan))}"
-            )
         try:
             missing = unready_switches(plan, get_in_core(plan, "/v1/topology"))
             progress("flows", total - len(missing), total)
             if not missing:
                 return
-            last = f"no flows yet in {', '.join(missing[:5])}" + (
-                f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            )
+            last = f"no flows yet in {some(missing)}"
         except (OSError, ValueError) as error:
             last = f"its REST: {error}"
-        if time.monotonic() > deadline:
-            raise TopologyError(
-                f"the controller was not ready in {timeout_s:g} s ({last}); the end of {controller_log(plan)}:\n"
-                f"{launch.tail(controller_log(plan))}"
-            )
-        time.sleep(0.03)
+        _check(plan, process, deadline, last)
+        openvswitch.wake(plan)
+        time.sleep(0.02)
+
+
+def _check(plan: Plan, process: subprocess.Popen[bytes], deadline: float, last: str) -> None:
+    """Raises TopologyError where the controller has ended, or the deadline is past."""
+    ended = process.poll()
+    if ended is None and time.monotonic() <= deadline:
+        return
+    what = f"was not ready in time ({last})" if ended is None else f"ended with status {ended}"
+    log = controller_log(plan)
+    raise TopologyError(f"the controller {what}; the end of {log}:\n{launch.tail(log)}")

@@ -104,9 +104,7 @@ def bridge_operations(plan: Plan, datapath: str) -> list[dict[str, Any]]:
 
 
 def port_operations(plan: Plan) -> list[dict[str, Any]]:
-    """One transaction for all ports of all bridges, and for their controllers: a switch speaks to its controller when
-    it has its ports. Pure.
-    """
+    """What gives all bridges their ports. Pure."""
     # Without it vswitchd deletes, at each of its starts, whatever queueing discipline it finds on a port.
     noop = {"op": "insert", "table": "QoS", "uuid-name": "noop", "row": {"type": "linux-noop"}}
     operations: list[dict[str, Any]] = [noop]
@@ -120,13 +118,18 @@ def port_operations(plan: Plan) -> list[dict[str, Any]]:
                    "qos": ["named-uuid", "noop"]}  # fmt: skip
             operations.append({"op": "insert", "table": "Port", "uuid-name": f"p{number}_{position}", "row": row})
             ports.append(["named-uuid", f"p{number}_{position}"])
-        changes: list[list[Any]] = [["ports", "insert", ["set", ports]]]
-        if plan.controller != "none":
-            row = {"target": CONTROLLER, "connection_mode": "out-of-band", "max_backoff": 1000,
-                   "inactivity_probe": 10_000}  # fmt: skip
-            operations.append({"op": "insert", "table": "Controller", "uuid-name": f"c{number}", "row": row})
-            changes.append(["controller", "insert", ["named-uuid", f"c{number}"]])
-        operations.append(_change("Bridge", [["name", "==", switch.bridge]], changes))
+        operations.append(_change("Bridge", [["name", "==", switch.bridge]], [["ports", "insert", ["set", ports]]]))
+    return operations
+
+
+def controller_operations(plan: Plan) -> list[dict[str, Any]]:
+    """What tells all bridges where their controller is. Pure."""
+    operations: list[dict[str, Any]] = []
+    for number, switch in enumerate(plan.switches):
+        row = {"target": CONTROLLER, "connection_mode": "out-of-band", "max_backoff": 1000, "inactivity_probe": 10_000}
+        operations.append({"op": "insert", "table": "Controller", "uuid-name": f"c{number}", "row": row})
+        operations.append(_change("Bridge", [["name", "==", switch.bridge]],
+                                  [["controller", "insert", ["named-uuid", f"c{number}"]]]))  # fmt: skip
     return operations
 
 
@@ -136,11 +139,12 @@ def _change(table: str, where: list[list[str]], mutations: list[list[Any]]) -> d
 
 def add_ports(plan: Plan) -> None:
     """Give all bridges their ports, wait until vswitchd has taken them, and check each. Raises TopologyError naming the
-    port.
+    port. A controller that is not ours is named with them: a switch speaks to it when it has its ports.
     """
+    external = plan.controller == "external"
     expected = {port.interface: port.number for switch in plan.switches for port in switch.ports}
     with Database(folder(plan) / "db.sock") as connection:
-        connection.carry_out(port_operations(plan))
+        connection.carry_out([*port_operations(plan), *(controller_operations(plan) if external else [])])
         rows = connection.transact(
             [{"op": "select", "table": "Interface", "where": [], "columns": ["name", "ofport", "error"]}]
         )
@@ -151,6 +155,25 @@ def add_ports(plan: Plan) -> None:
             reason = error or f"it has number {row['ofport']}"
             raise TopologyError(f"Open vSwitch refused port {row['name']!r}: {reason} (wanted {number}); see "
                                 f"{plan.logs}/ovs-vswitchd.log")  # fmt: skip
+
+
+def connect(plan: Plan) -> None:
+    """Let all bridges connect to the controller, which has to listen by now: a switch that is refused, or hears
+    nothing, waits a second or two before it tries again. Raises TopologyError.
+    """
+    with Database(folder(plan) / "db.sock") as connection:
+        connection.transact([*controller_operations(plan), _change("Open_vSwitch", [], [["next_cfg", "+=", 1]])])
+
+
+def wake(plan: Plan) -> None:
+    """Make vswitchd go through its work once. While it waits for a controller's hello it does not look at that
+    connection (3.1 and others), and would see the answer up to half a second later, when something else wakes it.
+    """
+    pid = vswitchd_pid(plan)
+    if pid is not None:
+        path = folder(plan) / f"ovs-vswitchd.{pid}.ctl"
+        with suppress(OSError, TopologyError), Database(path, timeout_s=1.0) as control:
+            control.call("version", [])
 
 
 def enlarge_buffers(plan: Plan) -> int:
@@ -177,7 +200,9 @@ def supports_tso(version: str | None) -> bool:
 
 
 class Database:
-    """A connection to an OVSDB server's unix socket; one request at a time. Closed by `with`."""
+    """A connection to the unix socket of an OVSDB server, or of vswitchd's control; one request at a time. Closed by
+    `with`.
+    """
 
     def __init__(self, path: Path, timeout_s: float = 20.0) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -189,7 +214,7 @@ class Database:
             self._socket.connect(str(path))
         except OSError as error:
             self._socket.close()
-            raise TopologyError(f"the Open vSwitch database {path} does not answer: {error}") from error
+            raise TopologyError(f"Open vSwitch ({path}) does not answer: {error}") from error
 
     def __enter__(self) -> Database:
         return self
@@ -199,8 +224,17 @@ class Database:
 
     def transact(self, operations: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Carry out the operations as one; gives back their results. Raises TopologyError with the database's words."""
+        answer = self.call("transact", ["Open_vSwitch", *operations])
+        results: list[dict[str, Any]] = answer.get("result") or []
+        failed = [item for item in results if item and item.get("error")]
+        if answer.get("error") or failed:
+            raise TopologyError(f"the Open vSwitch database refused: {answer.get('error') or failed[0]}")
+        return results
+
+    def call(self, method: str, params: list[Any]) -> dict[str, Any]:
+        """One call of JSON-RPC (RFC 7047, section 4.1); its answer. Raises TopologyError where none comes."""
         self._next += 1
-        request = {"method": "transact", "params": ["Open_vSwitch", *operations], "id": self._next}
+        request = {"method": method, "params": params, "id": self._next}
         try:
             self._socket.sendall(json.dumps(request).encode())
             answer = self._receive()
@@ -210,12 +244,8 @@ class Database:
                     self._socket.sendall(json.dumps(reply).encode())
                 answer = self._receive()
         except OSError as error:
-            raise TopologyError(f"the Open vSwitch database does not answer: {error}") from error
-        results: list[dict[str, Any]] = answer.get("result") or []
-        failed = [item for item in results if item and item.get("error")]
-        if answer.get("error") or failed:
-            raise TopologyError(f"the Open vSwitch database refused: {answer.get('error') or failed[0]}")
-        return results
+            raise TopologyError(f"Open vSwitch ({self._path}) does not answer: {error}") from error
+        return answer
 
     def carry_out(self, operations: list[dict[str, Any]], *, timeout_s: float = 60.0) -> None:
         """Carry the operations out as one, and wait until vswitchd has taken them up. Raises TopologyError."""

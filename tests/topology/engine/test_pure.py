@@ -71,9 +71,10 @@ def test_links_are_born_in_place_with_planned_names_and_addresses() -> None:
     assert numbers == list(range(len(numbers)))
 
 
-def test_two_transactions_for_all_bridges_and_ports() -> None:
+def test_one_transaction_each_for_all_bridges_ports_and_controllers() -> None:
     plan = lab.preset("t-engine-pure", clients=3)
-    operations = [*openvswitch.bridge_operations(plan, "netdev"), *openvswitch.port_operations(plan)]
+    operations = [*openvswitch.bridge_operations(plan, "netdev"), *openvswitch.port_operations(plan),
+                  *openvswitch.controller_operations(plan)]  # fmt: skip
     json.dumps(operations)
     made = [op for op in operations if op["op"] == "insert" and op["table"] == "Bridge"]
     bridges = {op["row"]["name"]: op["row"] for op in made}
