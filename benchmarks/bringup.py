@@ -31,6 +31,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -264,14 +265,18 @@ def mininet(nodes: int) -> dict[str, Any]:
     with system_switch():
         kind = "kernel" if datapath() == "system" else "user"
         memory = Memory()
-        process = subprocess.Popen(["/usr/bin/python3", "-c", MININET, str(nodes), kind], stdin=subprocess.PIPE,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        peak = memory.end()
-        output, errors = process.communicate("\n", timeout=900)
-        if first.strip() != "UP" or process.returncode:
-            raise SystemExit(f"Mininet failed: {errors[-800:]}")
+        # Its warnings (of HTB, for each link) go into a file: a pipe would be full before anybody reads it.
+        with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
+            ["/usr/bin/python3", "-c", MININET, str(nodes), kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=errors, text=True,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            peak = memory.end()
+            output, _ = process.communicate("\n", timeout=900)
+            errors.seek(0)
+            if first.strip() != "UP" or process.returncode:
+                raise SystemExit(f"Mininet failed: {errors.read()[-800:]}")
         return {**json.loads(output.splitlines()[-1]), "peak_mib": peak}
 
 
