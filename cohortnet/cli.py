@@ -261,16 +261,21 @@ def down(
             removed[testbed] = {"removed": list(removal.removed), "remaining": list(removal.left)}
         if as_json:
             print(json.dumps(removed, indent=1))
-        elif not chosen:
-            print("No testbed exists; nothing to remove.")
-        for testbed, what in removed.items() if not as_json else ():
-            left = f"; could not remove: {', '.join(what['remaining'])}" if what["remaining"] else ""
-            if what["removed"] or left:
-                print(f"Removed {testbed}: {len(what['removed'])} things{left}")
-            else:
-                print(f"Nothing of {testbed} exists.")
+        else:
+            _print_removed(removed)
         if any(what["remaining"] for what in removed.values()):
             raise typer.Exit(1)
+
+
+def _print_removed(removed: dict[str, dict[str, list[str]]]) -> None:
+    if not removed:
+        print("No testbed exists; nothing to remove.")
+    for testbed, what in removed.items():
+        left = f"; could not remove: {', '.join(what['remaining'])}" if what["remaining"] else ""
+        if what["removed"] or left:
+            print(f"Removed {testbed}: {len(what['removed'])} things{left}")
+        else:
+            print(f"Nothing of {testbed} exists.")
 
 
 @app.command("ls", epilog="Example: cohortnet ls --json")

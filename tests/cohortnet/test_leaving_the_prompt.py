@@ -3,12 +3,15 @@ its removal takes a second and leaves a file when it is done."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -51,52 +54,49 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
-def start(done: Path, terminal: int) -> subprocess.Popen[bytes]:
-    """The stand-in as the leader of a session whose terminal that is, as an ssh session has it."""
-    return subprocess.Popen(
-        ["setsid", "--ctty", sys.executable, "-c", STAND_IN, str(done)],
-        stdin=terminal, stdout=terminal, stderr=terminal, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+@contextlib.contextmanager
+def at_the_prompt(done: Path) -> Iterator[tuple[subprocess.Popen[bytes], FileIO]]:
+    """The stand-in at its prompt, as the leader of a session whose terminal `screen` is the other end of, as an ssh
+    session has it; ended with the block, whatever happens in it.
+    """
+    master, terminal = pty.openpty()
+    with open(master, "rb", buffering=0) as screen:
+        process = subprocess.Popen(
+            ["setsid", "--ctty", sys.executable, "-c", STAND_IN, str(done)],
+            stdin=terminal, stdout=terminal, stderr=terminal, cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+        try:
+            os.close(terminal)
+            read_until(screen, b"cohortnet> ")
+            yield process, screen
+        finally:
+            process.kill()
+            process.wait()
 
 
-def read_until(master: int, word: bytes) -> bytes:
+def read_until(screen: FileIO, word: bytes) -> bytes:
     seen = b""
     while word not in seen:
-        seen += os.read(master, 4096)
+        seen += screen.read(4096) or b""
     return seen
 
 
 @pytest.mark.parametrize(("first", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_second_signal_does_not_break_off_the_removal(tmp_path: Path, first: signal.Signals, status: int) -> None:
     done = tmp_path / "done"
-    master, terminal = pty.openpty()
-    process = start(done, terminal)
-    try:
-        os.close(terminal)
-        read_until(master, b"cohortnet> ")
+    with at_the_prompt(done) as (process, screen):
         process.send_signal(first)
         wait_for(Path(f"{done}.begun"))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             process.send_signal(number)
-        output = read_until(master, b"things").decode()
+        output = read_until(screen, b"things").decode()
         assert process.wait(timeout=20) == status
         assert done.exists() and "Removing t-none ..." in output and "Traceback" not in output
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
 
 
 def test_a_terminal_that_is_closed_takes_the_testbed_with_it(tmp_path: Path) -> None:
     done = tmp_path / "done"
-    master, terminal = pty.openpty()
-    process = start(done, terminal)
-    try:
-        os.close(terminal)
-        read_until(master, b"cohortnet> ")
-        os.close(master)  # from here on whatever is printed fails
+    with at_the_prompt(done) as (process, screen):
+        screen.close()  # from here on whatever is printed fails
         process.wait(timeout=20)
         assert done.exists()
-    finally:
-        process.kill()
-        process.wait()

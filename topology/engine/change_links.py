@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from topology.capabilities import capabilities
-from topology.engine import links, namespaces, netlink, openvswitch, send_buffer, shaping
+from topology.engine import links, namespaces, netlink, openvswitch, ovsdb, send_buffer, shaping
 from topology.engine.change import Change, changing
 from topology.errors import TopologyError
 from topology.plan import PlannedLink, PlannedPort
@@ -298,7 +298,7 @@ def _add_ports(change: Change, link: PlannedLink) -> None:
     ]
     if not wanted:
         return
-    with openvswitch.Database(openvswitch.folder(change.plan) / "db.sock") as database:
+    with ovsdb.Database(openvswitch.folder(change.plan) / "db.sock") as database:
         noop = database.transact([{"op": "select", "table": "QoS", "where": [["type", "==", "linux-noop"]],
                                    "columns": ["_uuid"]}])[0]["rows"]  # fmt: skip
         database.carry_out(port_operations(wanted, noop[0]["_uuid"] if noop else None))
@@ -336,7 +336,7 @@ def _delete(change: Change, link: PlannedLink) -> None:
     at_switches = [(end, interface) for end, interface, port in ends if port is not None]
     if at_switches:
         bridges = {switch.name: switch.bridge for switch in change.plan.switches}
-        with openvswitch.Database(openvswitch.folder(change.plan) / "db.sock") as database:
+        with ovsdb.Database(openvswitch.folder(change.plan) / "db.sock") as database:
             operations: list[dict[str, Any]] = []
             for end, interface in at_switches:
                 found = database.transact([{"op": "select", "table": "Port", "where": [["name", "==", interface]],

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from topology.engine import launch, namespaces, openvswitch
+from topology.engine import launch, namespaces, openvswitch, ovsdb
 from topology.engine.runtime import Progress
 from topology.errors import TopologyError
 from topology.plan import Plan
@@ -62,7 +62,7 @@ def start(plan: Plan) -> subprocess.Popen[bytes]:
 
 def unconnected(plan: Plan) -> list[str]:
     """The switches that have no OpenFlow session with their controller now. Raises TopologyError."""
-    with openvswitch.Database(openvswitch.folder(plan) / "db.sock") as database:
+    with ovsdb.Database(openvswitch.folder(plan) / "db.sock") as database:
         bridges, controllers = database.transact([
             {"op": "select", "table": "Bridge", "where": [], "columns": ["name", "controller"]},
             {"op": "select", "table": "Controller", "where": [], "columns": ["_uuid", "is_connected"]},

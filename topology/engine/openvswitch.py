@@ -1,23 +1,19 @@
 """The testbed's own Open vSwitch: its database, its two daemons in the core namespace, all bridges in one transaction
 and all ports in another.
 
-Owns the folder `<state>/ovs`. Speaks OVSDB (RFC 7047) on the database's socket: the operations are built by pure
-functions, so no list of arguments is ever too long. Meets no other Open vSwitch of the machine: neither its database
-nor its namespace.
+Owns the folder `<state>/ovs`. The operations on the database (`ovsdb`) are built by pure functions, so no list of
+arguments is ever too long. Meets no other Open vSwitch of the machine: neither its database nor its namespace.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import socket
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from topology.engine import launch, packet_sockets, programs
+from topology.engine import launch, ovsdb, packet_sockets, programs
 from topology.errors import TopologyError
 from topology.plan import Plan
 
@@ -57,7 +53,7 @@ def start(plan: Plan, datapath: str, *, tso: bool) -> None:
     server = ["ovsdb-server", str(database), f"--remote=punix:{unix}", f"--pidfile={place}/ovsdb-server.pid",
               f"--log-file={plan.logs}/ovsdb-server.log"]  # fmt: skip
     _daemon(plan, server)
-    with Database(unix) as connection:  # before vswitchd starts: it reads these once
+    with ovsdb.Database(unix) as connection:  # before vswitchd starts: it reads these once
         connection.transact([first_row(tso), *bridge_operations(plan, datapath)])
     start_switch(plan)
 
@@ -99,7 +95,8 @@ def bridge_operations(plan: Plan, datapath: str) -> list[dict[str, Any]]:
         }  # fmt: skip
         operations.append({"op": "insert", "table": "Bridge", "uuid-name": f"b{number}", "row": row})
     bridges = [["named-uuid", f"b{number}"] for number in range(len(plan.switches))]
-    operations.append(_change("Open_vSwitch", [], [["bridges", "insert", ["set", bridges]], ["next_cfg", "+=", 1]]))
+    changes: list[list[Any]] = [["bridges", "insert", ["set", bridges]], ["next_cfg", "+=", 1]]
+    operations.append(ovsdb.mutation("Open_vSwitch", [], changes))
     return operations
 
 
@@ -118,7 +115,8 @@ def port_operations(plan: Plan) -> list[dict[str, Any]]:
                    "qos": ["named-uuid", "noop"]}  # fmt: skip
             operations.append({"op": "insert", "table": "Port", "uuid-name": f"p{number}_{position}", "row": row})
             ports.append(["named-uuid", f"p{number}_{position}"])
-        operations.append(_change("Bridge", [["name", "==", switch.bridge]], [["ports", "insert", ["set", ports]]]))
+        changes: list[list[Any]] = [["ports", "insert", ["set", ports]]]
+        operations.append(ovsdb.mutation("Bridge", [["name", "==", switch.bridge]], changes))
     return operations
 
 
@@ -128,13 +126,9 @@ def controller_operations(plan: Plan) -> list[dict[str, Any]]:
     for number, switch in enumerate(plan.switches):
         row = {"target": CONTROLLER, "connection_mode": "out-of-band", "max_backoff": 1000, "inactivity_probe": 10_000}
         operations.append({"op": "insert", "table": "Controller", "uuid-name": f"c{number}", "row": row})
-        operations.append(_change("Bridge", [["name", "==", switch.bridge]],
+        operations.append(ovsdb.mutation("Bridge", [["name", "==", switch.bridge]],
                                   [["controller", "insert", ["named-uuid", f"c{number}"]]]))  # fmt: skip
     return operations
-
-
-def _change(table: str, where: list[list[str]], mutations: list[list[Any]]) -> dict[str, Any]:
-    return {"op": "mutate", "table": table, "where": where, "mutations": mutations}
 
 
 def add_ports(plan: Plan) -> None:
@@ -143,7 +137,7 @@ def add_ports(plan: Plan) -> None:
     """
     external = plan.controller == "external"
     expected = {port.interface: port.number for switch in plan.switches for port in switch.ports}
-    with Database(folder(plan) / "db.sock") as connection:
+    with ovsdb.Database(folder(plan) / "db.sock") as connection:
         connection.carry_out([*port_operations(plan), *(controller_operations(plan) if external else [])])
         rows = connection.transact(
             [{"op": "select", "table": "Interface", "where": [], "columns": ["name", "ofport", "error"]}]
@@ -161,8 +155,8 @@ def connect(plan: Plan) -> None:
     """Let all bridges connect to the controller, which has to listen by now: a switch that is refused, or hears
     nothing, waits a second or two before it tries again. Raises TopologyError.
     """
-    with Database(folder(plan) / "db.sock") as connection:
-        connection.transact([*controller_operations(plan), _change("Open_vSwitch", [], [["next_cfg", "+=", 1]])])
+    with ovsdb.Database(folder(plan) / "db.sock") as connection:
+        connection.transact(controller_operations(plan))
 
 
 def wake(plan: Plan) -> None:
@@ -172,7 +166,7 @@ def wake(plan: Plan) -> None:
     pid = vswitchd_pid(plan)
     if pid is not None:
         path = folder(plan) / f"ovs-vswitchd.{pid}.ctl"
-        with suppress(OSError, TopologyError), Database(path, timeout_s=1.0) as control:
+        with suppress(OSError, TopologyError), ovsdb.Database(path, timeout_s=1.0) as control:
             control.call("version", [])
 
 
@@ -197,77 +191,3 @@ def supports_tso(version: str | None) -> bool:
     """Whether an Open vSwitch of that version ("3.1.0") hands on large segments in its userspace datapath. Pure."""
     numbers = re.findall(r"\d+", version or "")
     return tuple(int(number) for number in numbers[:2]) >= _LEAST_TSO_VERSION
-
-
-class Database:
-    """A connection to the unix socket of an OVSDB server, or of vswitchd's control; one request at a time. Closed by
-    `with`.
-    """
-
-    def __init__(self, path: Path, timeout_s: float = 20.0) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(timeout_s)
-        self._buffer = ""
-        self._next = 0
-        self._path = path
-        try:
-            self._socket.connect(str(path))
-        except OSError as error:
-            self._socket.close()
-            raise TopologyError(f"Open vSwitch ({path}) does not answer: {error}") from error
-
-    def __enter__(self) -> Database:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-    def transact(self, operations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Carry out the operations as one; gives back their results. Raises TopologyError with the database's words."""
-        answer = self.call("transact", ["Open_vSwitch", *operations])
-        results: list[dict[str, Any]] = answer.get("result") or []
-        failed = [item for item in results if item and item.get("error")]
-        if answer.get("error") or failed:
-            raise TopologyError(f"the Open vSwitch database refused: {answer.get('error') or failed[0]}")
-        return results
-
-    def call(self, method: str, params: list[Any]) -> dict[str, Any]:
-        """One call of JSON-RPC (RFC 7047, section 4.1); its answer. Raises TopologyError where none comes."""
-        self._next += 1
-        request = {"method": method, "params": params, "id": self._next}
-        try:
-            self._socket.sendall(json.dumps(request).encode())
-            answer = self._receive()
-            while answer.get("id") != self._next:
-                if answer.get("method") == "echo":
-                    reply = {"id": answer["id"], "result": answer["params"], "error": None}
-                    self._socket.sendall(json.dumps(reply).encode())
-                answer = self._receive()
-        except OSError as error:
-            raise TopologyError(f"Open vSwitch ({self._path}) does not answer: {error}") from error
-        return answer
-
-    def carry_out(self, operations: list[dict[str, Any]], *, timeout_s: float = 60.0) -> None:
-        """Carry the operations out as one, and wait until vswitchd has taken them up. Raises TopologyError."""
-        number = {"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["next_cfg", "cur_cfg"]}
-        changes = [*operations, _change("Open_vSwitch", [], [["next_cfg", "+=", 1]]), number]
-        wanted = self.transact(changes)[-1]["rows"][0]["next_cfg"]
-        deadline = time.monotonic() + timeout_s
-        while self.transact([number])[0]["rows"][0]["cur_cfg"] < wanted:
-            if time.monotonic() > deadline:
-                raise TopologyError(f"Open vSwitch ({self._path}) did not take up its configuration in {timeout_s:g} s;"
-                                    " `cohortnet logs ovs-vswitchd` says why")  # fmt: skip
-            time.sleep(0.005)
-
-    def _receive(self) -> dict[str, Any]:
-        decoder = json.JSONDecoder()
-        while True:
-            try:
-                answer, end = decoder.raw_decode(self._buffer)
-                self._buffer = self._buffer[end:].lstrip()
-                return dict(answer)
-            except ValueError:
-                data = self._socket.recv(1 << 18)
-                if not data:
-                    raise ConnectionError("it closed the connection") from None
-                self._buffer += data.decode()
